@@ -1,0 +1,348 @@
+"""Typed, frozen models of ``configs/*.yaml``.
+
+A key that is not here is refused, with the nearest one that is. Units stand in key names. Paths in a YAML file are
+relative to that file; paths on the command line are relative to the working directory.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from perception.budget import Budget
+from perception.errors import ConfigError
+from perception.messages import STAGES
+
+CONFIGS: Final = Path(__file__).resolve().parents[1] / "configs"
+_MAX_BYTES: Final = 1_000_000
+_MAX_EXTENDS: Final = 8
+_PATH_KEYS: Final = (("replay",), ("rig",), ("detector", "model"))
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Three = tuple[float, float, float]
+ClassName = Literal["car", "truck", "bus", "motorcycle", "bicycle", "pedestrian"]
+
+
+class Section(BaseModel):
+    """Base of every model: frozen, closed and strict about numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+S = TypeVar("S", bound=Section)
+
+
+class BudgetConfig(Section):
+    """What a tick may take, in milliseconds from the earliest arrival of its frames."""
+
+    end_to_end_ms: Positive = 20.0
+    ingest_ms: Positive = 5.0
+    preprocess_ms: Positive = 2.0
+    detect_ms: Positive = 8.0
+    nms_ms: Positive = 1.0
+    fusion_ms: Positive = 2.0
+    output_ms: Positive = 1.0
+
+    @model_validator(mode="after")
+    def _fits(self) -> BudgetConfig:
+        total = sum(self.stage_ms(stage) for stage in STAGES)
+        if total > self.end_to_end_ms:
+            parts = " + ".join(f"{stage} {self.stage_ms(stage):g}" for stage in STAGES)
+            raise ValueError(
+                f"the stages' budgets add up to {total:g} ms ({parts}), over end_to_end_ms: {self.end_to_end_ms:g}; "
+                f"cut {total - self.end_to_end_ms:g} ms from them or raise the deadline"
+            )
+        return self
+
+    def stage_ms(self, stage: str) -> float:
+        """The budget of one stage."""
+        return float(getattr(self, f"{stage}_ms"))
+
+    def to_budget(self) -> Budget:
+        """As integer nanoseconds, for the ledger."""
+        return Budget(round(self.end_to_end_ms * 1e6), {s: round(self.stage_ms(s) * 1e6) for s in STAGES})
+
+
+class SyncConfig(Section):
+    """How frames become frame sets."""
+
+    window_ms: Positive = Field(50.0, description="frames captured this close together belong to one tick")
+    max_gap_s: Positive = Field(60.0, description="a stamp that jumps further than this is dropped and counted")
+
+
+class InputConfig(Section):
+    """How the model wants its images; what is left out is the head's own convention."""
+
+    channel_order: Literal["rgb", "bgr"] | None = None
+    scale: Positive | None = Field(None, description="pixel values are multiplied by this first")
+    mean: Three | None = Field(None, description="then this is subtracted, in the model's channel order")
+    std: Three | None = Field(None, description="then divided by this")
+    pad_value: Annotated[int, Field(ge=0, le=255)] | None = None
+    pad_position: Literal["center", "bottom_right"] | None = None
+
+
+class DetectorConfig(Section):
+    """The detector: any ONNX model with a known head."""
+
+    model: Path | None = None
+    runtime: Literal["openvino", "onnxruntime"] = "openvino"
+    head: Literal["auto", "yolov5", "yolov8", "yolox", "end_to_end"] = "auto"
+    input_size: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] | None = Field(
+        None, description="width and height in pixels, for models whose input size is dynamic"
+    )
+    input: InputConfig = InputConfig()
+    names: tuple[str, ...] | None = Field(None, description="the model's class names, where its metadata has none")
+    classes: Mapping[str, ClassName | None] = Field(
+        default_factory=dict, description="the model's class name to the pipeline's; null leaves a class out"
+    )
+    score_threshold: Fraction = 0.35
+
+
+class NmsConfig(Section):
+    """Non-maximum suppression, per class."""
+
+    iou_threshold: Fraction = 0.5
+    max_candidates: Annotated[int, Field(gt=0, le=100_000)] = 1000
+    max_detections: Annotated[int, Field(gt=0, le=10_000)] = 100
+
+
+class SizePrior(Section):
+    """The usual extent of a class: mean and standard deviation, in metres."""
+
+    length_m: Positive
+    width_m: Positive
+    height_m: Positive
+    length_std_m: Positive
+    width_std_m: Positive
+    height_std_m: Positive
+
+
+def _prior(size: Three, std: Three) -> SizePrior:
+    return SizePrior(
+        length_m=size[0], width_m=size[1], height_m=size[2],
+        length_std_m=std[0], width_std_m=std[1], height_std_m=std[2],
+    )  # fmt: skip
+
+
+def _size_priors() -> dict[ClassName, SizePrior]:
+    return {
+        "car": _prior((4.6, 1.9, 1.65), (0.5, 0.15, 0.2)),
+        "truck": _prior((7.5, 2.5, 3.0), (2.5, 0.3, 0.6)),
+        "bus": _prior((11.0, 2.9, 3.4), (2.0, 0.2, 0.3)),
+        "motorcycle": _prior((2.1, 0.8, 1.5), (0.3, 0.15, 0.2)),
+        "bicycle": _prior((1.75, 0.6, 1.5), (0.2, 0.15, 0.25)),
+        "pedestrian": _prior((0.7, 0.7, 1.75), (0.15, 0.15, 0.15)),
+    }
+
+
+class FusionConfig(Section):
+    """Lifting to 3-D, association and tracking."""
+
+    pixel_std: Positive = Field(3.0, description="how exact a box edge is, in pixels of the original image")
+    ground_std_m: Positive = Field(0.15, description="how far the road departs from the plane under the vehicle")
+    pitch_std_deg: Positive = Field(0.5, description="how far the camera departs from its calibrated pitch")
+    max_range_m: Positive = 100.0
+    gate_probability: Annotated[float, Field(gt=0.5, lt=1)] = 0.997
+    confirm_s: Annotated[float, Field(ge=0)] = Field(0.2, description="seen over this long, a track is published")
+    delete_s: Positive = Field(1.0, description="unseen for this long, a track ends")
+    acceleration_std_mps2: Positive = 2.0
+    sizes: Mapping[ClassName, SizePrior] = Field(default_factory=_size_priors)
+
+
+class OutputConfig(Section):
+    """What is written, and where."""
+
+    directory: Path = Path("runs/latest")
+    record_images: bool = Field(default=False, description="put the input images into recording.mcap too")
+    video: bool = False
+    trace: bool = False
+
+
+class Config(Section):
+    """A whole run."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Annotated[int, Field(ge=1, le=256)] | None = Field(None, description="null: every core allowed")
+    replay: Path | None = Field(None, description="a drive: .mcap, a video file, or a folder of images")
+    rig: Path | None = Field(None, description="calibration, where the drive holds none")
+    pace: Literal["realtime", "stepped"] = "realtime"
+    loop: Annotated[int, Field(ge=1)] = Field(1, description="how often the drive is replayed")
+    budget: BudgetConfig = BudgetConfig()
+    sync: SyncConfig = SyncConfig()
+    detector: DetectorConfig = DetectorConfig()
+    nms: NmsConfig = NmsConfig()
+    fusion: FusionConfig = FusionConfig()
+    output: OutputConfig = OutputConfig()
+
+
+def load(name: str, overrides: Sequence[tuple[str, Any]] = ()) -> Config:
+    """Read a config by path or by name in ``configs/``, resolve ``extends``, apply overrides, validate.
+
+    `overrides` are dotted keys and values, applied in order. Raises `ConfigError` for whatever is wrong with it.
+    """
+    path = find(name)
+    tree = _read(path, depth=0)
+    for key, value in overrides:
+        _assign(tree, key, value)
+    return validate(Config, tree, path)
+
+
+def load_file(path: Path, model: type[S]) -> S:
+    """Read one YAML file into a model of its own, such as a rig; raises `ConfigError`."""
+    return validate(model, _parse(path), path)
+
+
+def find(name: str) -> Path:
+    """The file behind ``--config NAME``."""
+    for candidate in (Path(name), CONFIGS / name, CONFIGS / f"{name}.yaml"):
+        if candidate.is_file():
+            return candidate
+    known = sorted(path.name for path in CONFIGS.glob("*.yaml"))
+    raise ConfigError(
+        f"no config {name!r}: neither a file nor one of configs/: {', '.join(known)}{_nearest(name, known)}"
+    )
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Parse ``a.b=c`` of ``--set``; the value is YAML."""
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--set {text!r}: expected KEY=VALUE, such as --set nms.iou_threshold=0.6")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {text!r}: the value is not YAML: {_first_line(error)}") from None
+
+
+def to_yaml(config: Config) -> str:
+    """The whole config as YAML, defaults included; it loads back to the same config."""
+    text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return text
+
+
+def schema() -> str:
+    """The JSON Schema of a config file, for editors."""
+    document = Config.model_json_schema()
+    document["properties"]["extends"] = {"type": "string", "description": "a config that this one changes"}
+    return json.dumps(document, indent=2) + "\n"
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, refusing a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {key!r} is given twice", problem_mark=key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _read(path: Path, depth: int) -> dict[str, Any]:
+    if depth > _MAX_EXTENDS:
+        raise ConfigError(f"{path}: configs extend each other more than {_MAX_EXTENDS} deep; is there a circle?")
+    tree = _parse(path)
+    for keys in _PATH_KEYS:
+        _make_relative_to(tree, keys, path.parent)
+    parent = tree.pop("extends", None)
+    if parent is None:
+        return tree
+    if not isinstance(parent, str):
+        raise ConfigError(f"{path}: extends: expected the name of one config, got {parent!r}")
+    beside = path.parent / parent
+    return _merge(_read(beside if beside.is_file() else find(parent), depth + 1), tree)
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(data) > _MAX_BYTES:
+        raise ConfigError(f"{path}: {len(data)} bytes; a config has at most {_MAX_BYTES}")
+    try:
+        tree = yaml.load(data, _Loader)  # noqa: S506 (it is a SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: not YAML: {_first_line(error)}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys at the top, got {type(tree).__name__}")
+    return tree
+
+
+def _first_line(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+    return f"{problem}, line {mark.line + 1}" if mark else str(problem)
+
+
+def _make_relative_to(tree: dict[str, Any], keys: Sequence[str], directory: Path) -> None:
+    for key in keys[:-1]:
+        child = tree.get(key)
+        if not isinstance(child, dict):
+            return
+        tree = child
+    value = tree.get(keys[-1])
+    if isinstance(value, str) and not Path(value).is_absolute():
+        tree[keys[-1]] = str(directory / value)
+
+
+def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in change.items():
+        old = merged.get(key)
+        both = isinstance(old, dict) and isinstance(value, dict)
+        merged[key] = _merge(old, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _assign(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for key in parents:
+        child = tree.setdefault(key, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {dotted}: {key} is a value, it has no keys under it")
+        tree = child
+    tree[last] = value
+
+
+def validate(model: type[S], tree: dict[str, Any], path: Path) -> S:
+    """Fill a model from parsed YAML; `path` is named in the `ConfigError` when it does not fit."""
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = _known_keys(model, first["loc"][:-1])
+            message = f"unknown key {where!r}{_nearest(str(first['loc'][-1]), known)}; known here: {', '.join(known)}"
+        else:
+            problem = first["msg"].removeprefix("Value error, ")
+            got = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
+            message = f"{where}: {problem}{got}"
+        raise ConfigError(f"{path}: {message}{more}") from None
+
+
+def _known_keys(model: type[Section], location: Sequence[Any]) -> list[str]:
+    for part in location:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, Section)):
+            return []
+        model = annotation
+    return sorted(model.model_fields)
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""

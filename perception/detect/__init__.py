@@ -1,0 +1,1 @@
+"""Tensors to candidates: runtimes, and the heads that decode their outputs."""

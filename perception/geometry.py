@@ -1,0 +1,118 @@
+"""Rigid transforms and the pinhole and fisheye camera models.
+
+Conventions are REP-103 and REP-105; quaternions are x, y, z, w.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from perception.messages import Camera, Float, Transform
+
+IDENTITY = Transform(np.eye(3), np.zeros(3))
+
+
+def compose(a_from_b: Transform, b_from_c: Transform) -> Transform:
+    """``a_from_c``."""
+    return Transform(
+        a_from_b.rotation @ b_from_c.rotation,
+        a_from_b.rotation @ b_from_c.translation + a_from_b.translation,
+    )
+
+
+def inverse(a_from_b: Transform) -> Transform:
+    """``b_from_a``."""
+    rotation = a_from_b.rotation.T
+    return Transform(rotation, -rotation @ a_from_b.translation)
+
+
+def apply(a_from_b: Transform, points: Float) -> Float:
+    """Map points (..., 3) of frame b into frame a."""
+    mapped: Float = points @ a_from_b.rotation.T + a_from_b.translation
+    return mapped
+
+
+def rotation_from_quaternion(xyzw: Float) -> Float:
+    """Rotation matrix (3, 3) of a quaternion, normalised first."""
+    x, y, z, w = xyzw / np.linalg.norm(xyzw)
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def quaternion_from_rotation(rotation: Float) -> Float:
+    """Quaternion (x, y, z, w) with w >= 0 of a rotation matrix (Shepperd 1978)."""
+    diagonal = np.diag(rotation)
+    trace = float(diagonal.sum())
+    squares = np.array([*(1 + 2 * diagonal - trace), 1 + trace])  # four times x^2, y^2, z^2, w^2
+    largest = int(np.argmax(squares))
+    skew = np.array([rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0], rotation[1, 0] - rotation[0, 1]])
+    if largest == 3:
+        quaternion = np.array([*skew, squares[3]])
+    else:
+        symmetric = rotation[largest] + rotation[:, largest]
+        quaternion = np.array([*symmetric, skew[largest]])
+        quaternion[largest] = squares[largest]
+    quaternion /= np.linalg.norm(quaternion)
+    return quaternion if quaternion[3] >= 0 else -quaternion
+
+
+def yaw_of(rotation: Float) -> float:
+    """Heading about z in radians of a rotation matrix, from where it takes the x axis."""
+    return float(np.arctan2(rotation[1, 0], rotation[0, 0]))
+
+
+def rotation_about_z(yaw: float) -> Float:
+    """Rotation matrix (3, 3) of a heading about z in radians."""
+    c, s = np.cos(yaw), np.sin(yaw)
+    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+
+
+def project(camera: Camera, points: Float) -> tuple[Float, Float]:
+    """Project points (N, 3) of the optical frame: pixels (N, 2) and depths (N,) in metres.
+
+    Pixels of points with a depth of 0 or less mean nothing.
+    """
+    points = np.asarray(points, dtype=np.float64).reshape(-1, 3)
+    depth = points[:, 2]
+    if camera.distortion_model == "none":
+        safe = np.where(np.abs(depth) < 1e-9, 1e-9, depth)
+        pixels = (points / safe[:, None]) @ camera.intrinsics[:2].T
+        return pixels, depth
+    if len(points) == 0:
+        return np.zeros((0, 2)), depth
+    model = cv2.fisheye.projectPoints if camera.distortion_model == "kannala_brandt" else cv2.projectPoints
+    shape = (-1, 1, 3)
+    pixels = model(points.reshape(shape), np.zeros(3), np.zeros(3), camera.intrinsics, camera.distortion)[0]
+    return np.asarray(pixels, dtype=np.float64).reshape(-1, 2), depth
+
+
+def rays(camera: Camera, pixels: Float) -> Float:
+    """Directions (N, 3) in the optical frame, with z = 1, of pixels (N, 2); the inverse of `project`."""
+    pixels = np.asarray(pixels, dtype=np.float64).reshape(-1, 2)
+    if len(pixels) == 0:
+        return np.zeros((0, 3))
+    if camera.distortion_model == "none":
+        k = camera.intrinsics
+        y = (pixels[:, 1] - k[1, 2]) / k[1, 1]
+        x = (pixels[:, 0] - k[0, 2] - k[0, 1] * y) / k[0, 0]
+        return np.stack([x, y, np.ones_like(x)], axis=1)
+    undistort = cv2.fisheye.undistortPoints if camera.distortion_model == "kannala_brandt" else cv2.undistortPoints
+    normal = undistort(pixels.reshape(-1, 1, 2), camera.intrinsics, camera.distortion).reshape(-1, 2)
+    return np.concatenate([np.asarray(normal, dtype=np.float64), np.ones((len(pixels), 1))], axis=1)
+
+
+def box_corners(position: Float, size: Float, yaw: float) -> Float:
+    """The corners (8, 3) of an upright box by centre, size (length, width, height) and heading.
+
+    The first four are the bottom, front left first and counter-clockwise from above; the last four lie above them.
+    """
+    x = np.array([1, -1, -1, 1, 1, -1, -1, 1]) * size[0] / 2
+    y = np.array([1, 1, -1, -1, 1, 1, -1, -1]) * size[1] / 2
+    z = np.array([-1, -1, -1, -1, 1, 1, 1, 1]) * size[2] / 2
+    return apply(Transform(rotation_about_z(yaw), position), np.stack([x, y, z], axis=1))

@@ -1,0 +1,1 @@
+"""Frames in: recorded drives and cameras, decoded and synchronised into frame sets."""

@@ -1,0 +1,265 @@
+"""What flows through the pipeline: plain, immutable records of arrays.
+
+Metres, radians and seconds; time stamps are integer nanoseconds. Two time lines are kept apart by name:
+``*_ns`` stamps called *capture* and *stamp* are on the time line of the data (the epoch on the vehicle,
+the recording's in replay); *arrival*, *deadline* and every span are on the machine's monotonic clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float64]
+Float32 = NDArray[np.float32]
+Int32 = NDArray[np.int32]
+Image = NDArray[np.uint8]
+
+CLASSES: Final = ("car", "truck", "bus", "motorcycle", "bicycle", "pedestrian")
+"""The classes of the pipeline; a label is an index into this tuple."""
+
+STAGES: Final = ("ingest", "preprocess", "detect", "nms", "fusion", "output")
+"""The stages of a tick, in flow order."""
+
+
+class Span(NamedTuple):
+    """A piece of work on the machine's monotonic clock, in nanoseconds."""
+
+    start_ns: int
+    end_ns: int
+
+
+class StageSpan(NamedTuple):
+    """One stage's work in one tick; `camera` is empty for the stages that serve all cameras."""
+
+    stage: str
+    camera: str
+    start_ns: int
+    end_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Transform:
+    """A rigid transform that maps points of frame ``b`` into frame ``a``; variables read ``a_from_b``.
+
+    `rotation` is (3, 3), `translation` is (3,) in metres.
+    """
+
+    rotation: Float
+    translation: Float
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """A calibrated camera of the rig.
+
+    `intrinsics` is the 3x3 matrix K in pixels. `distortion_model` is ``none``, ``plumb_bob`` (k1 k2 p1 p2 k3),
+    ``rational_polynomial`` (k1 k2 p1 p2 k3 k4 k5 k6) or ``kannala_brandt`` (k1 k2 k3 k4).
+    `base_from_camera` maps the optical frame (x right, y down, z forward) into `base_link`.
+    """
+
+    name: str
+    width: int
+    height: int
+    intrinsics: Float
+    base_from_camera: Transform
+    distortion_model: str = "none"
+    distortion: Float = field(default_factory=lambda: np.zeros(0))
+
+
+Rig = dict[str, Camera]
+"""The cameras of a vehicle by name, in the order in which they are shown."""
+
+
+class EncodedImage(NamedTuple):
+    """An image as it came, for recording it without encoding it again."""
+
+    format: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One image of one camera.
+
+    `image` is (H, W, 3) uint8 BGR at the size of the camera's calibration. `arrival_ns` is when its bytes were in
+    memory, `ingest` the span in which they became an image. `map_from_base` is the ego pose at `capture_ns`.
+    """
+
+    camera: str
+    image: Image
+    capture_ns: int
+    arrival_ns: int
+    ingest: Span
+    map_from_base: Transform | None = None
+    encoded: EncodedImage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PointCloud:
+    """A LiDAR sweep: `points` (N, 3) float32 in the sensor's frame."""
+
+    stamp_ns: int
+    points: Float32
+    base_from_sensor: Transform
+
+
+@dataclass(frozen=True, slots=True)
+class FrameSet:
+    """The frames of one tick, in the rig's order, one per camera at most.
+
+    `stamp_ns` is the newest capture among them, and the time for which the tick's tracks are given; `skew_ns`
+    is newest minus oldest. `map_from_base` is the ego pose at `stamp_ns`, None where the drive has no poses.
+    """
+
+    tick: int
+    stamp_ns: int
+    skew_ns: int
+    frames: tuple[Frame, ...]
+    missing: tuple[str, ...]
+    map_from_base: Transform | None = None
+    point_cloud: PointCloud | None = None
+
+    @property
+    def arrival_ns(self) -> int:
+        """The earliest arrival: where the tick's end-to-end clock starts."""
+        return min(frame.arrival_ns for frame in self.frames)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What a head decoded from one image, before NMS, in pixels of the *model input*.
+
+    `boxes` (N, 4) float32 as x1 y1 x2 y2, `scores` (N,) float32 in [0, 1], `labels` (N,) int32 into CLASSES.
+    """
+
+    boxes: Float32
+    scores: Float32
+    labels: Int32
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """One camera's objects: as `Candidates`, but in pixels of the *original image* and by falling score."""
+
+    camera: str
+    capture_ns: int
+    boxes: Float32
+    scores: Float32
+    labels: Int32
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+@dataclass(frozen=True, slots=True)
+class Measurements:
+    """Objects measured in 3-D by one sensor at one time: what the tracker eats, whoever measured it.
+
+    In `base_link` at `stamp_ns`; `map_from_base` is the ego pose at that time, None without poses.
+    `positions` (N, 3) are centres, in metres, with `covariances` (N, 3, 3); `sizes` (N, 3) are length, width, height
+    and `yaws` (N,) the heading in radians about z: NaN where not measured. `scores` (N,) in [0, 1], `labels` (N,)
+    into CLASSES.
+    """
+
+    sensor: str
+    stamp_ns: int
+    positions: Float
+    covariances: Float
+    sizes: Float
+    yaws: Float
+    scores: Float
+    labels: Int32
+    map_from_base: Transform | None = None
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One object over time, in `base_link` at the stamp of its track set.
+
+    `position` (3,) is the centre, `velocity` (3,) is over ground, both along the axes of `base_link`; `size` (3,) is
+    length, width, height; `covariance` (4, 4) is of x, y, vx, vy. `seen_by` names the cameras that saw it in this tick;
+    when it is empty the track is a prediction, `since_seen_s` old.
+    """
+
+    id: int
+    label: int
+    score: float
+    position: Float
+    velocity: Float
+    size: Float
+    yaw: float
+    covariance: Float
+    age_s: float
+    since_seen_s: float
+    seen_by: tuple[str, ...]
+
+    @property
+    def class_name(self) -> str:
+        """The name of the track's class."""
+        return CLASSES[self.label]
+
+
+@dataclass(frozen=True, slots=True)
+class TrackSet:
+    """What the pipeline publishes each tick: the confirmed tracks, by ascending id."""
+
+    tick: int
+    stamp_ns: int
+    skew_ns: int
+    missing: tuple[str, ...]
+    tracks: tuple[Track, ...]
+    map_from_base: Transform | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TickTimes:
+    """When a tick's work was done, on the monotonic clock."""
+
+    arrival_ns: int
+    published_ns: int
+    deadline_ns: int
+    spans: tuple[StageSpan, ...]
+
+    @property
+    def end_to_end_ns(self) -> int:
+        """From the earliest arrival of a frame to publication."""
+        return self.published_ns - self.arrival_ns
+
+    @property
+    def late(self) -> bool:
+        """Whether publication missed the deadline."""
+        return self.published_ns > self.deadline_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """All that one tick took in and gave out, for whoever records it."""
+
+    frames: FrameSet
+    detections: tuple[Detections, ...]
+    tracks: TrackSet
+    times: TickTimes
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """Ground truth of one time: boxes in `base_link` at `stamp_ns`.
+
+    `ids` (N,) are the instances' names, `labels` (N,) index CLASSES, `positions` (N, 3) are centres in metres,
+    `sizes` (N, 3) length, width, height, `yaws` (N,) radians.
+    """
+
+    stamp_ns: int
+    ids: tuple[str, ...]
+    labels: Int32
+    positions: Float
+    sizes: Float
+    yaws: Float
+    map_from_base: Transform | None = None

@@ -1,0 +1,1 @@
+"""Images to the detector's input tensor."""

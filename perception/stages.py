@@ -1,0 +1,108 @@
+"""The stages of a tick as protocols, in flow order.
+
+An implementation satisfies one by shape alone; `backends.py` is the only module that names implementations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from perception.messages import (
+    Candidates,
+    Detections,
+    Float32,
+    Frame,
+    FrameSet,
+    Image,
+    Rig,
+    StageSpan,
+    Tick,
+    TrackSet,
+)
+
+
+class Source(Protocol):
+    """Ingest: recorded or live cameras, synchronised."""
+
+    rig: Rig
+
+    def frame_sets(self) -> Iterator[FrameSet]:
+        """Yield the frame sets in time order; in real time, each as soon as its frames are decoded."""
+
+    def faults(self) -> Sequence[str]:
+        """What was wrong with the data so far, a line each, with the place."""
+
+    def close(self) -> None:
+        """Stop the workers and close the files."""
+
+
+class Preprocessor(Protocol):
+    """Image to the detector's input tensor."""
+
+    def __call__(self, image: Image, out: Float32) -> None:
+        """Letterbox `image` (H, W, 3) uint8 BGR into `out` (3, h, w) float32, in place."""
+
+
+class InferenceRequest(Protocol):
+    """One inference in flight: as a CUDA stream, it is submitted to and collected from."""
+
+    input: Float32
+    """The tensor to fill, (3, h, w) float32, bound once."""
+
+    def submit(self) -> None:
+        """Start the inference of what `input` holds; returns at once."""
+
+    def collect(self) -> tuple[Float32, ...]:
+        """Wait for it; the raw outputs of one image, batch axis removed, valid until the next `submit`."""
+
+
+class Head(Protocol):
+    """Raw outputs to candidates."""
+
+    def __call__(self, outputs: Sequence[Float32]) -> Candidates:
+        """Decode the outputs of one image; only candidates over the score threshold are returned."""
+
+
+class Nms(Protocol):
+    """Non-maximum suppression."""
+
+    def __call__(self, candidates: Candidates) -> Candidates:
+        """Keep the best of overlapping candidates of one class, by falling score."""
+
+
+class Channel(Protocol):
+    """One camera's path: preprocess, detect, nms."""
+
+    def submit(self, frame: Frame) -> None:
+        """Start on a frame; returns at once."""
+
+    def collect(self) -> tuple[Detections, tuple[StageSpan, ...]]:
+        """Wait for the frame submitted last: its detections, and when each stage worked on it."""
+
+    def close(self) -> None:
+        """Release what the channel holds."""
+
+
+class Fusion(Protocol):
+    """Detections of all cameras to tracks in the vehicle's frame."""
+
+    def update(self, frames: FrameSet, detections: Sequence[Detections]) -> TrackSet:
+        """Advance to the frame set's stamp and take in its detections, one `Detections` per frame, in its order."""
+
+
+class Publisher(Protocol):
+    """Hands the track set to a consumer: inside the deadline, so it must be quick."""
+
+    def publish(self, tracks: TrackSet) -> None:
+        """Deliver one track set."""
+
+
+class Recorder(Protocol):
+    """Keeps what a tick did: called after publication, between ticks."""
+
+    def record(self, tick: Tick) -> None:
+        """Record one tick."""
+
+    def close(self) -> None:
+        """Complete the files and put them under their final names."""
