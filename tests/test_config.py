@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from perception import config
+from perception.errors import ConfigError
+
+
+def write(directory: Path, text: str, name: str = "my.yaml") -> str:
+    path = directory / name
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", [path.name for path in config.CONFIGS.glob("*.yaml")])
+def test_every_shipped_config_loads_by_name_and_round_trips(name: str, tmp_path: Path) -> None:
+    loaded = config.load(name)
+    assert config.load(write(tmp_path, config.to_yaml(loaded))) == loaded
+
+
+def test_the_schema_beside_the_configs_is_current() -> None:
+    assert (config.CONFIGS / "schema.json").read_text() == config.schema(), (
+        "python -m perception.run --print-schema > configs/schema.json"
+    )
+    assert "extends" in json.loads(config.schema())["properties"]
+
+
+def test_a_config_extends_another_and_overrides_win(tmp_path: Path) -> None:
+    write(tmp_path, "nms: {iou_threshold: 0.4, max_detections: 7}", "parent.yaml")
+    child = write(tmp_path, "extends: parent.yaml\nnms: {iou_threshold: 0.6}")
+    assert config.load(child).nms.iou_threshold == 0.6
+    assert config.load(child).nms.max_detections == 7
+    assert config.load(child, [("nms.iou_threshold", 0.7)]).nms.iou_threshold == 0.7
+
+
+def test_paths_are_relative_to_their_file(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    parent = write(tmp_path / "sub", "replay: a.mcap\ndetector: {model: m.onnx}", "parent.yaml")
+    child = write(tmp_path, f"extends: {parent}")
+    loaded = config.load(child)
+    assert loaded.replay == tmp_path / "sub" / "a.mcap"
+    assert loaded.detector.model == tmp_path / "sub" / "m.onnx"
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("nms: {iou_treshold: 0.4}", ["nms.iou_treshold", "did you mean 'iou_threshold'"]),
+        ("budget: {detect_ms: 15}", ["add up to 26 ms", "end_to_end_ms: 20", "cut 6 ms"]),
+        ("budget: {detect_ms: .nan}", ["budget.detect_ms"]),
+        ("sync: {window_ms: soon}", ["sync.window_ms", "'soon'"]),
+        ("device: gpu", ["device", "'auto', 'cpu' or 'cuda'", "'gpu'"]),
+        ("detector: {classes: {sofa: furniture}}", ["detector.classes.sofa", "'furniture'"]),
+        ("loop: 2\nloop: 3", ["'loop' is given twice", "line 2"]),
+        ("a: [1", ["not YAML"]),
+        ("- 1", ["expected a mapping"]),
+        ("extends: nowhere.yaml", ["no config 'nowhere.yaml'"]),
+        ("extends: [1]", ["extends"]),
+        ("replay: !!python/object/apply:os.system ['true']", ["not YAML"]),
+    ],
+)
+def test_a_bad_config_is_one_line_that_names_the_offender(tmp_path: Path, text: str, parts: list[str]) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        config.load(write(tmp_path, text))
+    for part in parts:
+        assert part in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_configs_that_extend_each_other_in_a_circle_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, "extends: b.yaml", "a.yaml")
+    write(tmp_path, "extends: a.yaml", "b.yaml")
+    with pytest.raises(ConfigError, match="circle"):
+        config.load(str(tmp_path / "a.yaml"))
+
+
+def test_an_unknown_config_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"did you mean 'orin.yaml'"):
+        config.load("orim")
+
+
+def test_a_huge_config_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="at most"):
+        config.load(write(tmp_path, "#" * 1_000_001))
+
+
+def test_overrides_are_yaml() -> None:
+    assert config.parse_override("a.b=[1, 2]") == ("a.b", [1, 2])
+    with pytest.raises(ConfigError, match="KEY=VALUE"):
+        config.parse_override("a.b")
+    with pytest.raises(ConfigError, match="no keys under it"):
+        config.load("cpu.yaml", [("loop", 1), ("loop.more", 2)])
+
+
+def test_budget_covers_every_stage() -> None:
+    budget = config.load("cpu.yaml").budget.to_budget()
+    assert sum(budget.stage_ns.values()) <= budget.end_to_end_ns == 20_000_000
+
+
+def test_printed_config_is_yaml_of_every_key() -> None:
+    tree = yaml.safe_load(config.to_yaml(config.load("orin.yaml")))
+    assert set(tree) == set(config.Config.model_fields)
