@@ -220,11 +220,11 @@ class TrackSet:
 
 @dataclass(frozen=True, slots=True)
 class TickTimes:
-    """When a tick's work was done, on the monotonic clock."""
+    """When a tick's work was done, on the monotonic clock; no deadline in stepped replay, where nothing is late."""
 
     arrival_ns: int
     published_ns: int
-    deadline_ns: int
+    deadline_ns: int | None
     spans: tuple[StageSpan, ...]
 
     @property
@@ -235,7 +235,7 @@ class TickTimes:
     @property
     def late(self) -> bool:
         """Whether publication missed the deadline."""
-        return self.published_ns > self.deadline_ns
+        return self.deadline_ns is not None and self.published_ns > self.deadline_ns
 
 
 @dataclass(frozen=True, slots=True)

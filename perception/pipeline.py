@@ -76,5 +76,5 @@ class Pipeline:
             StageSpan("fusion", "", fusing, publishing),
             StageSpan("output", "", publishing, published),
         )
-        deadline = frames.arrival_ns + self._ledger.budget.end_to_end_ns
+        deadline = None if self._clock.stepped else frames.arrival_ns + self._ledger.budget.end_to_end_ns
         return Tick(frames, detections, tracks, TickTimes(frames.arrival_ns, published, deadline, spans))
