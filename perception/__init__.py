@@ -5,3 +5,5 @@ A source (`ingest`) yields a `FrameSet` per tick; `pipeline` submits each frame 
 `TrackSet`; `output` records what happened. `stages` holds the protocols between them, `messages` what flows,
 `budget` what it may cost, `backends` which implementation runs on this machine.
 """
+
+__version__ = "0.1.0"

@@ -23,3 +23,7 @@ class BackendError(PerceptionError):
 
 class OutputError(PerceptionError):
     """A place that results cannot be written to."""
+
+
+class ResultsError(PerceptionError):
+    """Results of a run that cannot be read back."""
