@@ -83,7 +83,7 @@ class InputConfig(Section):
     channel_order: Literal["rgb", "bgr"] | None = None
     scale: Positive | None = Field(None, description="pixel values are multiplied by this first")
     mean: Three | None = Field(None, description="then this is subtracted, in the model's channel order")
-    std: Three | None = Field(None, description="then divided by this")
+    std: tuple[Positive, Positive, Positive] | None = Field(None, description="then divided by this")
     pad_value: Annotated[int, Field(ge=0, le=255)] | None = None
     pad_position: Literal["center", "bottom_right"] | None = None
 

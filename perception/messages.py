@@ -8,7 +8,7 @@ the recording's in replay); *arrival*, *deadline* and every span are on the mach
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,6 +127,24 @@ class FrameSet:
     def arrival_ns(self) -> int:
         """The earliest arrival: where the tick's end-to-end clock starts."""
         return min(frame.arrival_ns for frame in self.frames)
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """How a detector wants its images: `width` x `height` pixels, planar float32, letterboxed.
+
+    A pixel becomes ``(pixel * scale - mean) / std`` with `mean` and `std` in the model's channel order. What the image
+    does not cover is filled with the grey level `pad_value` before that, around the image or at its right and bottom.
+    """
+
+    width: int
+    height: int
+    channel_order: Literal["rgb", "bgr"]
+    scale: float
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    pad_value: int = 114
+    pad_position: Literal["center", "bottom_right"] = "center"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,9 @@ An implementation satisfies one by shape alone; `backends.py` is the only module
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
 
 from perception.messages import (
     Candidates,
@@ -53,14 +55,14 @@ class InferenceRequest(Protocol):
     def submit(self) -> None:
         """Start the inference of what `input` holds; returns at once."""
 
-    def collect(self) -> tuple[Float32, ...]:
+    def collect(self) -> tuple[NDArray[Any], ...]:
         """Wait for it; the raw outputs of one image, batch axis removed, valid until the next `submit`."""
 
 
 class Head(Protocol):
     """Raw outputs to candidates."""
 
-    def __call__(self, outputs: Sequence[Float32]) -> Candidates:
+    def __call__(self, outputs: Sequence[NDArray[Any]]) -> Candidates:
         """Decode the outputs of one image; only candidates over the score threshold are returned."""
 
 
