@@ -12,6 +12,12 @@ from perception.messages import Camera, Float, Transform
 
 IDENTITY = Transform(np.eye(3), np.zeros(3))
 
+_NEAR_M = 0.1
+_WIDEST_TANGENT = 20.0  # of a fisheye lens that sees 180 degrees
+_BOX_EDGES = np.array(
+    [(i, (i + 1) % 4) for i in range(4)] + [(i + 4, (i + 1) % 4 + 4) for i in range(4)] + [(i, i + 4) for i in range(4)]
+)
+
 
 def compose(a_from_b: Transform, b_from_c: Transform) -> Transform:
     """``a_from_c``."""
@@ -116,3 +122,44 @@ def box_corners(position: Float, size: Float, yaw: float) -> Float:
     y = np.array([1, 1, -1, -1, 1, 1, -1, -1]) * size[1] / 2
     z = np.array([-1, -1, -1, -1, 1, 1, 1, 1]) * size[2] / 2
     return apply(Transform(rotation_about_z(yaw), position), np.stack([x, y, z], axis=1))
+
+
+def viewing_planes(camera: Camera, margin: float = 0.2) -> Float:
+    """The planes (5, 4) around what a camera can see, homogeneous, in the optical frame, positive inside.
+
+    Near plane, left, right, top, bottom; the last four lie outside the image by `margin` of its width and height.
+    Beyond them a distortion polynomial means nothing, and points behind the camera would be mirrored into the image.
+    """
+    across, down = np.linspace(0, camera.width, 9), np.linspace(0, camera.height, 9)
+    border = [(x, y) for x in across for y in (0, camera.height)] + [(x, y) for x in (0, camera.width) for y in down]
+    tangents = np.clip(rays(camera, np.array(border))[:, :2], -_WIDEST_TANGENT, _WIDEST_TANGENT)
+    low, high = tangents.min(axis=0), tangents.max(axis=0)
+    low, high = low - margin * (high - low), high + margin * (high - low)
+    return np.array(
+        [
+            [0.0, 0.0, 1.0, -_NEAR_M],
+            [1.0, 0.0, -low[0], 0.0],
+            [-1.0, 0.0, high[0], 0.0],
+            [0.0, 1.0, -low[1], 0.0],
+            [0.0, -1.0, high[1], 0.0],
+        ]
+    )
+
+
+def box_edges(camera: Camera, planes: Float, corners: Float) -> Float:
+    """The edges (M, 2, 2) in pixels of a box with `corners` (8, 3) in `base_link`, as `box_corners` gives them.
+
+    Cut off at `planes`, the camera's `viewing_planes`; M is 12 or less, 0 where nothing of the box is in view. Each
+    edge is clipped by its parameter at every plane (Cyrus and Beck 1978).
+    """
+    points = apply(inverse(camera.base_from_camera), corners)
+    distances = points @ planes[:, :3].T + planes[:, 3]
+    start, end = distances[_BOX_EDGES[:, 0]], distances[_BOX_EDGES[:, 1]]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        crossing = start / (start - end)
+    enters = np.where(start < 0, crossing, 0.0).max(axis=1)
+    leaves = np.where(end < 0, crossing, 1.0).min(axis=1)
+    seen = (enters <= leaves) & ~((start < 0) & (end < 0)).any(axis=1)
+    a, b = points[_BOX_EDGES[seen, 0]], points[_BOX_EDGES[seen, 1]]
+    clipped = np.stack([a + enters[seen, None] * (b - a), a + leaves[seen, None] * (b - a)], axis=1)
+    return project(camera, clipped.reshape(-1, 3))[0].reshape(-1, 2, 2)

@@ -15,29 +15,35 @@ from rich.text import Text
 from perception.budget import Ledger, LedgerRow, Percentiles, charge
 
 _CAMERA_STAGES: Final = (("ingest", "decode"), ("preprocess", "preprocess"), ("detect", "detect"), ("nms", "nms"))
-_WORTH_NAMING_NS: Final = 50_000
+_NS_PER_MS: Final = 1_000_000
 
 
 def print_report(console: Console, ledger: Ledger, *, stepped: bool, directory: Path, files: Iterable[Path]) -> None:
     """Print the stages, the cameras, the ticks and where the results are; all times in milliseconds."""
+    how = "stepped: decoding runs ahead and is not counted, nothing is late" if stepped else "in real time"
     console.print()
-    console.print(_stages(ledger, stepped=stepped))
-    console.print()
+    console.print(Text.assemble(("Latency per tick, ms", "bold"), (f"   {how}", "dim")))
+    console.print(_stages(ledger))
+    console.print(Text.assemble(("Each camera's own time, ms", "bold"), ("   p50 / p99", "dim")))
     console.print(_cameras(ledger))
-    console.print()
-    console.print(_ticks(ledger, stepped=stepped), _worst(ledger), _results(directory, files), sep="\n", soft_wrap=True)
+    console.print(_ticks(ledger, stepped=stepped))
+    console.print(_results(directory, files))
 
 
-def _stages(ledger: Ledger, *, stepped: bool) -> Table:
-    how = "stepped: decoding runs ahead and is not counted, nothing is late" if stepped else "real time"
-    table = _table(f"Latency per tick, ms  ({how})")
-    table.add_column("stage")
+def _stages(ledger: Ledger) -> Table:
+    """A row per stage; the last column is where the slowest tick's time went, and adds up."""
+    worst = ledger.worst()
+    tick, times = worst[0] if worst else (None, None)
+    spent = charge(times) if times else {}
+    table = _table("stage")
     for heading in ("budget", "p50", "p99", "p99.9", "max", "overruns"):
         table.add_column(heading, justify="right", min_width=8)
+    table.add_column("" if tick is None else f"worst: tick {tick}", justify="right", min_width=16)
     for row in ledger.stages():
-        table.add_row(*_cells(row))
+        table.add_row(*_cells(row), _ms(spent.get(row.name, math.nan) / _NS_PER_MS))
     table.add_section()
-    table.add_row(*_cells(ledger.end_to_end()), style="bold")
+    end_to_end = times.end_to_end_ns if times else math.nan
+    table.add_row(*_cells(ledger.end_to_end()), _ms(end_to_end / _NS_PER_MS), style="bold")
     table.add_row(*_cells(ledger.data_age()))
     return table
 
@@ -56,17 +62,18 @@ def _cells(row: LedgerRow) -> list[Text]:
 
 
 def _cameras(ledger: Ledger) -> Table:
-    table = _table("Each camera's own time, ms  (p50 / p99)")
-    table.add_column("camera")
+    table = _table("camera")
     for _, heading in _CAMERA_STAGES:
-        table.add_column(heading, justify="right", min_width=13)
+        table.add_column(heading, justify="right", min_width=15)
     for camera, stages in ledger.cameras().items():
         table.add_row(camera, *(_pair(stages[stage]) for stage, _ in _CAMERA_STAGES))
     return table
 
 
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+def _table(first_column: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    table.add_column(first_column, min_width=10)
+    return table
 
 
 def _pair(measured: Percentiles) -> str:
@@ -78,27 +85,19 @@ def _ms(value: float) -> str:
 
 
 def _ticks(ledger: Ledger, *, stepped: bool) -> Text:
-    line = Text(f"ticks    {ledger.ticks} published")
+    line = Text.assemble(("Ticks", "bold"), f"    {ledger.ticks} published")
     if not stepped:
-        line.append(f", {ledger.ticks - ledger.late} on time")
-        line.append(f", {ledger.late} late", "bold red" if ledger.late else "")
+        line.append(f", {ledger.ticks - ledger.late} on time, ")
+        line.append(f"{ledger.late} late", "bold red" if ledger.late else "")
+    line.append(", ")
     return line.append(
-        f", {ledger.with_missing_camera} with a camera missing", "yellow" if ledger.with_missing_camera else ""
+        f"{ledger.with_missing_camera} with a camera missing", "yellow" if ledger.with_missing_camera else ""
     )
 
 
-def _worst(ledger: Ledger) -> Text:
-    worst = ledger.worst()
-    if not worst:
-        return Text("worst    none: no tick was published")
-    tick, times = worst[0]
-    parts = [f"{stage} {spent / 1e6:.2f}" for stage, spent in charge(times).items() if spent >= _WORTH_NAMING_NS]
-    return Text(f"worst    tick {tick}: {times.end_to_end_ns / 1e6:.2f} ms = {' + '.join(parts)}")
-
-
 def _results(directory: Path, files: Iterable[Path]) -> Text:
-    line = Text("results  ").append(f"{directory}/", "bold")
-    return line.append(" " + ", ".join(f"{path.name} {_size(path)}" for path in files if path.is_file()))
+    written = ", ".join(f"{path.name} {_size(path)}" for path in files if path.is_file())
+    return Text.assemble(("Results", "bold"), f"  {directory}/: {written}")
 
 
 def _size(path: Path) -> str:
