@@ -49,7 +49,7 @@ _LATENCY_SCHEMA: Final = {
 class RecordingWriter:
     """Records ticks to ``recording.mcap``; log time is the data's own time.
 
-    `faults` gives all that was wrong with the data so far, as a source does; each is logged once.
+    `faults` gives all that was wrong with the data so far, as a source does; each line is logged when it is new.
     """
 
     def __init__(self, directory: Path, rig: Rig, *, record_images: bool, faults: Callable[[], Sequence[str]]) -> None:
@@ -57,7 +57,7 @@ class RecordingWriter:
         self._record_images = record_images
         self._diagnostics = _Diagnostics(faults)
         self._file = AtomicFile(directory / RECORDING)
-        self._writer = Writer(self._file, compression=CompressionType.ZSTD)  # type: ignore[arg-type]
+        self._writer = Writer(self._file, compression=CompressionType.ZSTD, enable_data_crcs=True)  # type: ignore[arg-type]
         self._writer.start(library="perception")
         self._schemas: dict[str, int] = {}
         self._channels: dict[str, int] = {}
@@ -140,7 +140,7 @@ class _Diagnostics:
 
     def __init__(self, faults: Callable[[], Sequence[str]]) -> None:
         self._faults = faults
-        self._told = 0
+        self._told: frozenset[str] = frozenset()
         self._missing: tuple[str, ...] = ()
         self._ticks = self._late = self._with_missing = 0
 
@@ -164,9 +164,10 @@ class _Diagnostics:
         return [*self._new_faults(), ("INFO", sums)]
 
     def _new_faults(self) -> list[tuple[str, str]]:
-        faults = self._faults()[self._told :]
-        self._told += len(faults)
-        return [("ERROR", fault) for fault in faults]
+        faults = self._faults()
+        new = [("ERROR", fault) for fault in faults if fault not in self._told]
+        self._told = frozenset(faults)
+        return new
 
 
 def _as_jpeg(image: Image) -> EncodedImage:

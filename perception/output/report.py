@@ -37,8 +37,8 @@ def _stages(ledger: Ledger) -> Table:
     spent = charge(times) if times else {}
     table = _table("stage")
     for heading in ("budget", "p50", "p99", "p99.9", "max", "overruns"):
-        table.add_column(heading, justify="right", min_width=8)
-    table.add_column("" if tick is None else f"worst: tick {tick}", justify="right", min_width=16)
+        table.add_column(heading, justify="right", min_width=6)
+    table.add_column("" if tick is None else f"tick {tick}", justify="right", min_width=6)
     for row in ledger.stages():
         table.add_row(*_cells(row), _ms(spent.get(row.name, math.nan) / _NS_PER_MS))
     table.add_section()

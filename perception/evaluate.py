@@ -1,0 +1,185 @@
+"""Hold a run against its drive's ground truth: ``python -m perception.evaluate RUN``.
+
+Prints detection recall and precision, the tracks' centre errors by range, and MOTA, IDF1 and HOTA; writes them to
+``evaluation.json`` in the run's directory. Exit codes: 0 done, 2 refused (one line says why).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from perception.accuracy import IOU, MATCH_M, DetectionAccuracy, TrackAccuracy
+from perception.errors import DriveError, PerceptionError, ResultsError
+from perception.ingest.open_drive import open_drive
+from perception.ingest.poses import PoseBuffer
+from perception.output.files import write_whole
+from perception.output.jsonl import DETECTIONS, TRACKS, read_detections, read_tracks
+from perception.output.summary import SUMMARY, read_summary
+from perception.truth import LEAST_HEIGHT_PX, LEAST_VISIBLE, RigView, TruthTimeline
+
+EVALUATION: Final = "evaluation.json"
+RANGE_M: Final = 50.0
+EXIT_REFUSED: Final = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line, evaluate, and turn what a user can mend into one line and an exit code."""
+    parser = argparse.ArgumentParser("perception.evaluate", description="Hold a run against its drive's ground truth.")
+    parser.add_argument("run", type=Path, metavar="RUN", help="the directory that a run wrote")
+    parser.add_argument("--drive", type=Path, help="the drive, if it is not where the run had it")
+    parser.add_argument("--rig", type=Path, help="calibration, for a drive that holds none (default: the run's)")
+    parser.add_argument("--range-m", type=float, default=RANGE_M, help="MOTA, IDF1, HOTA up to here (default: 50)")
+    parser.add_argument("--match-m", type=float, default=MATCH_M, help="centres this close match (default: 2)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    arguments = parser.parse_args(argv)
+    try:
+        figures = evaluate(
+            arguments.run, arguments.drive, arguments.rig, match_m=arguments.match_m, range_m=arguments.range_m
+        )
+        text = json.dumps(figures, indent=2, allow_nan=False) + "\n"
+        write_whole(arguments.run / EVALUATION, text.encode())
+    except PerceptionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_REFUSED
+    if arguments.json:
+        print(text, end="")
+    else:
+        print_figures(Console(), figures, arguments.run / EVALUATION)
+    return 0
+
+
+def evaluate(
+    run: Path, drive_path: Path | None, rig_path: Path | None, *, match_m: float = MATCH_M, range_m: float = RANGE_M
+) -> dict[str, Any]:
+    """All figures of a run as plain values; raises a `PerceptionError` where something is missing or damaged."""
+    drive_path, rig_path = _inputs(run, drive_path, rig_path)
+    drive = open_drive(drive_path, rig_path)
+    timeline = TruthTimeline(drive.truth())
+    if len(timeline) == 0:
+        raise DriveError(f"{drive_path}: holds no ground truth (/markers/annotations), so there is nothing to compare")
+
+    cameras = RigView(drive.rig)
+    tracks, detections = TrackAccuracy(match_m, range_m), DetectionAccuracy()
+    poses = PoseBuffer(max_length=sys.maxsize)
+    compared = []
+    for published in read_tracks(run / TRACKS):
+        if published.map_from_base is not None:
+            poses.add(published.stamp_ns, published.map_from_base)
+        truth = timeline.at(published.stamp_ns, published.map_from_base)
+        compared.append(truth is not None)
+        if truth is not None:
+            positions = np.array([track.position for track in published.tracks]).reshape(-1, 3)
+            covered = cameras.covered(positions, published.missing)
+            tracks.add(published, truth, cameras.visible(truth, published.missing), covered)
+    images = 0
+    for _, found in read_detections(run / DETECTIONS):
+        truth = timeline.at(found.capture_ns, poses.at(found.capture_ns))
+        if truth is not None and found.camera in drive.rig:
+            detections.add(found, cameras.of_camera(found.camera, truth), truth)
+            images += 1
+    if not any(compared):
+        raise ResultsError(
+            f"{run}: none of its {len(compared)} ticks lies within 0.3 s of ground truth in {drive_path}"
+        )
+    return {
+        "run": str(run),
+        "drive": str(drive_path),
+        "ticks": len(compared),
+        "ticks_compared": sum(compared),
+        "images_compared": images,
+        "rules": {
+            "iou": IOU,
+            "match_m": match_m,
+            "range_m": range_m,
+            "least_height_px": LEAST_HEIGHT_PX,
+            "least_visible": LEAST_VISIBLE,
+        },
+        "detection": detections.figures(),
+        "tracks": tracks.figures(),
+    }
+
+
+def _inputs(run: Path, drive: Path | None, rig: Path | None) -> tuple[Path, Path | None]:
+    """The drive and the rig file: what is given, else what the run's summary names."""
+    if drive is not None:
+        return drive, rig
+    summary = read_summary(run)
+    try:
+        drive = Path(summary["drive"]["path"])
+        rig = rig or (Path(summary["config"]["rig"]) if summary["config"]["rig"] else None)
+    except (KeyError, TypeError):
+        raise ResultsError(f"{run / SUMMARY}: does not name the run's drive; give it with --drive") from None
+    if not drive.exists():
+        raise DriveError(f"{drive}: the run's drive is no longer there; say where it is with --drive")
+    return drive, rig
+
+
+def print_figures(console: Console, figures: dict[str, Any], path: Path) -> None:
+    """The figures as two tables."""
+    rules, detection, tracks = figures["rules"], figures["detection"], figures["tracks"]
+    compared = f"   {figures['ticks_compared']} of {figures['ticks']} ticks of {figures['run']}"
+    console.print()
+    console.print(Text.assemble(("Against ground truth", "bold"), (compared, "dim")))
+    table = _table(
+        "\nrange", "2-D\nobjects", "2-D\nfound", "3-D\nobjects", "3-D\nfound", "error\nmean m", "\np50 m", "\np90 m"
+    )
+    for boxes, centres in zip(detection["by_range"], tracks["by_range"], strict=True):
+        table.add_row(_range(boxes), *_recalls(boxes, centres), *_errors(centres))
+    table.add_section()
+    table.add_row("all", *_recalls(detection, tracks), *_errors(tracks["all"]), style="bold")
+    console.print(table)
+    judged = f"   to {rules['range_m']:g} m, centres within {rules['match_m']:g} m"
+    console.print(Text.assemble(("Tracking", "bold"), (judged, "dim")))
+    console.print(_tracking(tracks["tracking"]))
+    right = f"precision {_share(detection['precision'])} at an IoU of {rules['iou']:g}, "
+    right += f"class right {_share(detection['class_agreement'])}"
+    console.print(Text.assemble(("Boxes", "bold"), f"    {right}"))
+    console.print(Text.assemble(("Results", "bold"), f"  {path}"))
+
+
+def _tracking(figures: dict[str, Any]) -> Table:
+    shares = ("MOTA", "IDF1", "HOTA", "DetA", "AssA", "LocA")
+    counts = {"objects": "objects", "misses": "missed", "false_tracks": "false", "id_switches": "switches"}
+    table = _table(*shares, *counts.values())
+    if figures["truth"]:
+        table.add_row(*(_share(figures[name]) for name in shares), *(str(figures[name]) for name in counts))
+    return table
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "\nrange" else "right", min_width=6, no_wrap=True)
+    return table
+
+
+def _range(row: dict[str, Any]) -> str:
+    return f"over {row['from_m']:g} m" if row["to_m"] is None else f"{row['from_m']:g} to {row['to_m']:g} m"
+
+
+def _recalls(boxes: dict[str, Any], centres: dict[str, Any]) -> list[str]:
+    return [str(boxes["truth"]), _share(boxes["recall"]), str(centres["truth"]), _share(centres["recall"])]
+
+
+def _errors(row: dict[str, Any]) -> list[str]:
+    errors = (row["error_mean_m"], row["error_p50_m"], row["error_p90_m"])
+    return ["-" if error is None else f"{error:.2f}" for error in errors]
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
