@@ -1,0 +1,126 @@
+"""Detectors on the CPU with OpenVINO: the default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import openvino
+from numpy.typing import NDArray
+from openvino.frontend import FrontEndManager
+
+from perception.detect.model import (
+    ImageInput,
+    Model,
+    Port,
+    black_image,
+    check_file,
+    first_of_batch,
+    image_input,
+    unreadable,
+)
+from perception.messages import Float32
+from perception.stages import InferenceRequest
+
+
+def load(path: Path, *, threads: int, cameras: int, input_size: tuple[int, int] | None = None) -> OpenVinoDetector:
+    """Load an ONNX detector for `cameras` requests at a time on `threads` threads.
+
+    `input_size` is ``detector.input_size``. Raises `ModelError` and `ConfigError` as `model.check_file` and
+    `model.image_input` do, and `ModelError` for a model that OpenVINO cannot read.
+    """
+    check_file(path)
+    try:
+        model = _read(path)
+    except Exception as error:  # noqa: BLE001 (the runtime's errors share no narrower base)
+        raise unreadable(path, "OpenVINO", error) from None
+    image = image_input(path, [_port(port) for port in model.inputs], input_size)
+    options = {
+        # Machines with AMX would compute in bfloat16: the same drive has to give the same bytes everywhere.
+        "INFERENCE_PRECISION_HINT": "f32",
+        "NUM_STREAMS": min(cameras, threads),
+        "INFERENCE_NUM_THREADS": threads,
+        # Pinned, two runs on one machine share a core while another idles; unpinned costs nothing measurable.
+        "ENABLE_CPU_PINNING": False,
+    }
+    try:
+        image = _reshape(model, image)
+        compiled = openvino.Core().compile_model(model, "CPU", options)
+    except Exception as error:  # noqa: BLE001
+        raise unreadable(path, "OpenVINO", error) from None
+    return OpenVinoDetector(path, compiled, image, _metadata(model))
+
+
+class OpenVinoDetector:
+    """A compiled model; satisfies `model.Detector`."""
+
+    def __init__(self, path: Path, compiled: Any, image: ImageInput, metadata: Mapping[str, str]) -> None:
+        self._compiled = compiled
+        outputs = black_image(self.request(), [port.any_name for port in compiled.outputs])
+        self.model = Model(path, (image.width, image.height), metadata, outputs)
+        streams, threads = (compiled.get_property(key) for key in ("NUM_STREAMS", "INFERENCE_NUM_THREADS"))
+        runtime = f"OpenVINO {openvino.__version__.partition('-')[0]} on the CPU in float32"
+        self.notes = (f"{runtime}, streams: {streams}, threads: {threads}", *image.notes)
+
+    def request(self) -> InferenceRequest:
+        """Create an inference request with buffers of its own."""
+        return _Request(self._compiled.create_infer_request())
+
+    def close(self) -> None:
+        """Drop the compiled model; requests keep it alive until they go too."""
+        self._compiled = None
+
+
+class _Request:
+    """One of OpenVINO's asynchronous requests. Its tensors are the runtime's own memory: nothing is copied."""
+
+    def __init__(self, request: Any) -> None:
+        self._request = request
+        batch = request.get_input_tensor().data
+        batch[...] = 0
+        self.input: Float32 = batch[0]
+
+    def submit(self) -> None:
+        """Start the inference of what `input` holds; returns at once."""
+        self._request.start_async()
+
+    def collect(self) -> tuple[NDArray[Any], ...]:
+        """Wait for it; the outputs of one image, valid until the next `submit`."""
+        self._request.wait()
+        return first_of_batch([tensor.data for tensor in self._request.output_tensors])
+
+
+def _read(path: Path) -> Any:
+    # The front end by name: `Core.read_model` offers a damaged file to those of all other formats too.
+    frontend = FrontEndManager().load_by_framework("onnx")
+    return frontend.convert(frontend.load(str(path)))
+
+
+def _metadata(model: Any) -> dict[str, str]:
+    info = model.get_rt_info()
+    return {key: value.astype(str) for key, value in info["framework"].items()} if "framework" in info else {}
+
+
+def _port(port: Any) -> Port:
+    shape = tuple(None if dimension.is_dynamic else dimension.get_length() for dimension in port.partial_shape)
+    return Port(port.any_name, port.element_type == openvino.Type.f32, shape)
+
+
+def _reshape(model: Any, image: ImageInput) -> ImageInput:
+    """Fix the model's input to one image; where that cannot be done, to its own batch size."""
+    if image.batch == 1:
+        model.reshape(list(image.shape))
+        return image
+    shapes = [list(port.partial_shape) for port in model.outputs]
+    single = image._replace(batch=1)
+    try:
+        model.reshape(list(single.shape))
+    except RuntimeError:
+        pass
+    else:
+        # A batch size written into the graph can also turn up as halved dimensions elsewhere.
+        if [list(port.partial_shape) for port in model.outputs] == [[1, *shape[1:]] for shape in shapes]:
+            return single
+    model.reshape(list(image.shape))
+    return image
