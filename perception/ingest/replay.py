@@ -1,0 +1,204 @@
+"""Plays a drive as a source of frame sets, at the pace of a clock."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
+
+from av.video.frame import VideoFrame
+
+from perception.clock import Clock
+from perception.config import SyncConfig
+from perception.ingest.decode import VIDEO_CODECS, UndecodableError, VideoDecoder, decode_image, frame_to_image
+from perception.ingest.drive import Drive, Packet
+from perception.ingest.faults import Faults
+from perception.ingest.synchroniser import Group, Synchroniser
+from perception.messages import EncodedImage, Frame, FrameSet, Image, Span
+
+_LOOK_AHEAD: Final = 2
+_USUAL_PERIOD_NS: Final = 100_000_000
+_WAKE_EARLY_S: Final = 0.01
+
+
+class _Ingested(NamedTuple):
+    """A packet that has arrived and is decoded; without an image, `problem` says why."""
+
+    image: Image | None
+    problem: str
+    arrival_ns: int
+    span: Span
+
+
+class _Pending(NamedTuple):
+    packet: Packet
+    ingested: Future[_Ingested]
+
+
+class Replay:
+    """A drive as a `Source`.
+
+    The drive is read on a thread of its own, a few frame sets ahead, and images are decoded by `threads` workers.
+    In stepped time they are decoded ahead too, and frames arrive when their set is handed over: decoding is no part of
+    the tick. In real time a frame arrives when its log time is due; its decoding starts then and is part of the
+    tick. A set that lacks cameras is handed over when its window has passed.
+
+    What frame sets hold depends on the drive and the config only, never on the number of threads or on timing: the
+    synchroniser is driven by the log times of the recording. A frame that does not decode is missing from its set.
+
+    With `loop` the drive is played so many times over, its time stamps shifted on each time by its length and one
+    period more, so that time and ticks go on evenly; only the vehicle is back where it started.
+    """
+
+    def __init__(self, drive: Drive, clock: Clock, sync: SyncConfig, threads: int, loop: int = 1) -> None:
+        self.rig = drive.rig
+        self._drive = drive
+        self._clock = clock
+        self._synchroniser: Synchroniser[_Pending] = Synchroniser(tuple(drive.rig), sync)
+        self._faults = Faults()
+        self._loop = loop
+        self._reader = ThreadPoolExecutor(1, "read")
+        self._workers = ThreadPoolExecutor(threads, "decode")
+        self._started = threading.Event()
+        self._closed = threading.Event()
+
+    def frame_sets(self) -> Iterator[FrameSet]:
+        """Yield the frame sets in time order, each as soon as it is due and its frames are decoded."""
+        groups = self._groups()
+        ahead: deque[Group[_Pending]] = deque()
+        tick = 0
+        reading = self._reader.submit(next, groups, None)
+        while True:
+            while len(ahead) < _LOOK_AHEAD and (group := reading.result()) is not None:
+                ahead.append(group)
+                reading = self._reader.submit(next, groups, None)
+            if not ahead:
+                return
+            if not self._started.is_set():
+                self._clock.wait_until(min(pending.packet.log_ns for pending in ahead[0].frames.values()))
+                self._started.set()
+            frame_set = self._hand_over(tick, ahead.popleft())
+            if frame_set is not None:
+                yield frame_set
+                tick += 1
+
+    def faults(self) -> Sequence[str]:
+        """What was wrong with the data so far, a line each, with the place."""
+        return [*self._drive.faults(), *self._synchroniser.faults(), *self._faults.lines()]
+
+    def close(self) -> None:
+        """Stop the workers and close the files."""
+        self._closed.set()
+        self._started.set()
+        self._reader.shutdown(cancel_futures=True)
+        self._workers.shutdown(cancel_futures=True)
+
+    def _groups(self) -> Iterator[Group[_Pending]]:
+        """Play the drive as often as asked, grouped; the decoding of what is yielded is under way."""
+        shift_ns = 0
+        for _ in range(self._loop):
+            count = first_ns = last_ns = 0
+            for group in self._one_pass(shift_ns):
+                last_ns = group.stamp_ns
+                first_ns = last_ns if count == 0 else first_ns
+                count += 1
+                yield group
+            length_ns = last_ns - first_ns
+            shift_ns += length_ns + (length_ns // (count - 1) if count > 1 else _USUAL_PERIOD_NS)
+
+    def _one_pass(self, shift_ns: int) -> Iterator[Group[_Pending]]:
+        videos: dict[tuple[str, str], _Video] = {}
+        for recorded in self._drive.packets():
+            packet = _shifted(recorded, shift_ns) if shift_ns else recorded
+            pending = _Pending(packet, self._submit(packet, videos))
+            yield from self._synchroniser.add(packet.camera, packet.capture_ns, packet.log_ns, pending)
+        yield from self._synchroniser.flush()
+
+    def _submit(self, packet: Packet, videos: dict[tuple[str, str], _Video]) -> Future[_Ingested]:
+        """Start the decoding of a packet; a video's pictures need the ones before them, dropped or not."""
+        if packet.format not in VIDEO_CODECS:
+            return self._workers.submit(self._ingest, packet)
+        video = videos.setdefault((packet.camera, packet.format), _Video(VideoDecoder(packet.format)))
+        video.last = self._workers.submit(self._ingest, packet, video.decoder, video.last)
+        return video.last
+
+    def _ingest(
+        self, packet: Packet, decoder: VideoDecoder | None = None, before: Future[_Ingested] | None = None
+    ) -> _Ingested:
+        """On a worker: wait for the frame to arrive, and decode it."""
+        arrival_ns = 0 if self._clock.stepped else self._wait_until(packet.log_ns)
+        if before is not None:
+            wait((before,))
+        started_ns = self._clock.now_ns()
+        image, problem = None, ""
+        try:
+            if isinstance(packet.data, VideoFrame):
+                image = frame_to_image(packet.data, self.rig[packet.camera])
+            elif decoder is not None:
+                image = decoder.decode(packet.data, self.rig[packet.camera])
+            else:
+                image = decode_image(packet.data, self.rig[packet.camera])
+        except UndecodableError as error:
+            problem = str(error)
+        return _Ingested(image, problem, arrival_ns, Span(started_ns, self._clock.now_ns()))
+
+    def _wait_until(self, log_ns: int) -> int:
+        """As the clock's, but only when the first frame set is ready to go, and no longer than until `close`."""
+        self._started.wait()
+        self._closed.wait(max(0.0, (log_ns - self._clock.stamp_ns()) * 1e-9 - _WAKE_EARLY_S))
+        return self._clock.now_ns() if self._closed.is_set() else self._clock.wait_until(log_ns)
+
+    def _hand_over(self, tick: int, group: Group[_Pending]) -> FrameSet | None:
+        """The frame set of a group whose time has come; None where none of its frames decoded."""
+        self._clock.wait_until(group.closed_ns)
+        done = [(pending.packet, pending.ingested.result()) for pending in group.frames.values()]
+        handed_over_ns = self._clock.now_ns()
+        frames = []
+        newest: Packet | None = None
+        for packet, ingested in done:
+            if ingested.image is None:
+                self._note(packet, ingested.problem)
+                continue
+            arrival_ns = handed_over_ns if self._clock.stepped else ingested.arrival_ns
+            frames.append(_frame(packet, ingested.image, arrival_ns, ingested.span))
+            newest = packet if newest is None else max(newest, packet, key=lambda p: p.capture_ns)
+        if newest is None:
+            return None
+        return FrameSet(
+            tick,
+            newest.capture_ns,
+            newest.capture_ns - min(frame.capture_ns for frame in frames),
+            tuple(frames),
+            tuple(camera for camera in self.rig if all(frame.camera != camera for frame in frames)),
+            newest.map_from_base,
+            newest.point_cloud,
+        )
+
+    def _note(self, packet: Packet, problem: str) -> None:
+        where = f"{packet.origin}: {packet.camera}: frame dropped, captured at {packet.capture_ns} ns"
+        self._faults.add((packet.camera, problem), f"{where}: {problem}")
+
+
+@dataclass
+class _Video:
+    decoder: VideoDecoder
+    last: Future[_Ingested] | None = None
+
+
+def _frame(packet: Packet, image: Image, arrival_ns: int, span: Span) -> Frame:
+    encoded = None
+    if isinstance(packet.data, bytes) and packet.format not in VIDEO_CODECS:
+        encoded = EncodedImage(packet.format, packet.data)
+    return Frame(packet.camera, image, packet.capture_ns, arrival_ns, span, packet.map_from_base, encoded)
+
+
+def _shifted(packet: Packet, shift_ns: int) -> Packet:
+    cloud = packet.point_cloud
+    return packet._replace(
+        capture_ns=packet.capture_ns + shift_ns,
+        log_ns=packet.log_ns + shift_ns,
+        point_cloud=None if cloud is None else replace(cloud, stamp_ns=cloud.stamp_ns + shift_ns),
+    )
