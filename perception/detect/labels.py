@@ -131,7 +131,7 @@ def _label(name: str, config: DetectorConfig) -> int:
     if name in config.classes:
         chosen = config.classes[name]
         return NOT_MAPPED if chosen is None else CLASSES.index(chosen)
-    spelling = name.lower().translate(str.maketrans("", "", " _-/"))
+    spelling = name.lower().translate(str.maketrans("", "", " _-"))
     return _MEANING.get(spelling, NOT_MAPPED)
 
 

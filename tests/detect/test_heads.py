@@ -110,6 +110,17 @@ def test_rows_that_are_not_finite_take_no_others_with_them(layout: str) -> None:
     assert_found(head([output[0] for output in outputs.values()]), list(OBJECTS[:3]))
 
 
+@layouts
+def test_infinite_score_is_no_score(layout: str) -> None:
+    outputs = {name: output.copy() for name, output in LAYOUTS[layout](OBJECTS[:1]).items()}
+    head = recognised(outputs).head
+    rows = outputs["scores"][0, :, None] if "scores" in outputs else next(iter(outputs.values()))[0]
+    scores = rows.T[:, 4:] if layout == "yolov8" else rows[:, 4:5] if rows.shape[1] > 1 else rows
+    scores[scores[:, 0] < 0.3] = np.inf
+
+    assert_found(head([output[0] for output in outputs.values()]), [OBJECTS[0]])
+
+
 @pytest.mark.parametrize("layout", ["end_to_end", "boxes_scores_labels"])
 @pytest.mark.parametrize("index", [-1, 3, 1000])
 def test_labels_that_the_model_does_not_have_are_filling(layout: str, index: int) -> None:

@@ -16,7 +16,7 @@ from perception.messages import Float32
 from tests.detect import onnx_models
 
 Load = Callable[..., Detector]
-ROWS = np.arange(12, dtype=np.float32).reshape(1, 2, 6)
+ROWS = np.arange(48, dtype=np.float32).reshape(1, 8, 6)
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22e\nsize 3663048\n"
 
 
@@ -123,7 +123,7 @@ def test_batch_sizes(load: Load, tmp_path: Path, batch: int | str) -> None:
     np.testing.assert_allclose(output, ROWS[0] + 100, rtol=1e-5)
 
 
-@pytest.mark.parametrize("reshape", [(4, 2, 6), (4, -1, 6), (4, 2, -1)], ids=str)
+@pytest.mark.parametrize("reshape", [(4, 8, 6), (4, -1, 6)], ids=str)
 def test_batch_size_written_into_the_graph(load: Load, tmp_path: Path, reshape: tuple[int, ...]) -> None:
     """One image out of four is then used: (4, -1, 6) made single would quietly split one image's rows over four."""
     path = onnx_models.write(
