@@ -5,7 +5,8 @@
 | ``/tracks`` | foxglove.SceneUpdate |
 | ``/<CAMERA>/detections`` | foxglove.ImageAnnotations |
 | ``/<CAMERA>/camera_info`` | foxglove.CameraCalibration |
-| ``/<CAMERA>/image_rect_compressed`` | foxglove.CompressedImage, if asked for |
+| ``/<CAMERA>/image_rect_compressed`` | foxglove.CompressedImage, if asked for; of an ideal camera |
+| ``/<CAMERA>/image_compressed`` | the same of a camera with distortion |
 | ``/<CAMERA>/video`` | foxglove.CompressedVideo, if asked for and if that is how the frames came |
 | ``/tf`` | foxglove.FrameTransforms |
 | ``/latency`` | JSON: each stage's charge in milliseconds, for the Plot panel |
@@ -103,8 +104,14 @@ class RecordingWriter:
         self._write(f"/{name}/camera_info", stamp_ns, number, foxglove.calibration(self._rig[name], stamp_ns))
         if self._record_images:
             message = foxglove.image(name, frame.encoded or _as_jpeg(frame.image), stamp_ns)
-            kind = "image_rect_compressed" if message.DESCRIPTOR.name == "CompressedImage" else "video"
-            self._write(f"/{name}/{kind}", stamp_ns, number, message)
+            self._write(f"/{name}/{self._image_topic(name, message)}", stamp_ns, number, message)
+
+    def _image_topic(self, camera: str, message: Message) -> str:
+        """Readers take images whose topic says that they are rectified for free of distortion."""
+        if message.DESCRIPTOR.name == "CompressedVideo":
+            return "video"
+        ideal = self._rig[camera].distortion_model == "none"
+        return "image_rect_compressed" if ideal else "image_compressed"
 
     def _write_latency(self, stamp_ns: int, number: int, times: TickTimes) -> None:
         deadline = None if times.deadline_ns is None else (times.deadline_ns - times.arrival_ns) / 1e6

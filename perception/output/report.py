@@ -35,10 +35,10 @@ def _stages(ledger: Ledger) -> Table:
     worst = ledger.worst()
     tick, times = worst[0] if worst else (None, None)
     spent = charge(times) if times else {}
-    table = _table("stage")
+    table = _table("\nstage")
     for heading in ("budget", "p50", "p99", "p99.9", "max", "overruns"):
-        table.add_column(heading, justify="right", min_width=6)
-    table.add_column("" if tick is None else f"tick {tick}", justify="right", min_width=6)
+        table.add_column(f"\n{heading}", justify="right", min_width=6)
+    table.add_column("" if tick is None else f"slowest:\ntick {tick}", justify="right", min_width=6)
     for row in ledger.stages():
         table.add_row(*_cells(row), _ms(spent.get(row.name, math.nan) / _NS_PER_MS))
     table.add_section()
@@ -64,7 +64,7 @@ def _cells(row: LedgerRow) -> list[Text]:
 def _cameras(ledger: Ledger) -> Table:
     table = _table("camera")
     for _, heading in _CAMERA_STAGES:
-        table.add_column(heading, justify="right", min_width=15)
+        table.add_column(heading, justify="right", min_width=13)
     for camera, stages in ledger.cameras().items():
         table.add_row(camera, *(_pair(stages[stage]) for stage, _ in _CAMERA_STAGES))
     return table
