@@ -7,7 +7,7 @@ on two CPU cores and CUDA streams on the vehicle.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 
 from perception.budget import Ledger
 from perception.clock import Clock
@@ -35,7 +35,7 @@ class Pipeline:
         self._ledger = ledger
         self._clock = clock
 
-    def run(self, source: Source) -> Iterator[Tick]:
+    def run(self, source: Source) -> Generator[Tick, None, None]:
         """Yield each tick once it is published, booked and recorded.
 
         Garbage is collected between ticks only: what start-up left is frozen out of sight of the collector.

@@ -65,6 +65,14 @@ class Replay:
         self._started = threading.Event()
         self._closed = threading.Event()
 
+    @property
+    def duration_s(self) -> float | None:
+        """How long the drive lasts, all its loops together; None where only reading it all would tell."""
+        if self._drive.time_range_ns is None:
+            return None
+        first_ns, last_ns = self._drive.time_range_ns
+        return self._loop * (last_ns - first_ns) * 1e-9
+
     def frame_sets(self) -> Iterator[FrameSet]:
         """Yield the frame sets in time order, each as soon as it is due and its frames are decoded."""
         groups = self._groups()

@@ -1,0 +1,131 @@
+"""The one place that chooses: which device, which runtime, which implementation of each stage, and why.
+
+Everything heavy is imported when it is chosen, so that no machine needs what it does not use.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+
+from perception.clock import Clock
+from perception.config import Config
+from perception.errors import BackendError, ConfigError
+from perception.messages import Camera, Frame, Rig, Span
+from perception.stages import Channel
+
+if TYPE_CHECKING:
+    from perception.detect.model import Detector
+
+
+class Device(NamedTuple):
+    """The device that the channels run on, and why it was chosen."""
+
+    name: Literal["cpu", "cuda"]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Backend:
+    """The channels of a rig, warm and ready; `notes` says once what was chosen."""
+
+    channels: Mapping[str, Channel]
+    threads: int
+    notes: tuple[str, ...]
+    close: Callable[[], None]
+
+
+def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> Device:
+    """Settle on a device; raises `BackendError` when it is asked for by name and cannot be had."""
+    if wanted == "cpu":
+        return Device("cpu", "as configured")
+    missing = _why_no_cuda()
+    if wanted == "cuda":
+        raise BackendError(f"device: cuda was asked for, but {missing}; use --device auto or --device cpu")
+    return Device("cpu", missing)
+
+
+def _why_no_cuda() -> str:
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "there is no NVIDIA driver here (libcuda.so.1)"
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
+        return "the NVIDIA driver here has no usable GPU"
+    return "this version has no GPU path yet"
+
+
+def build(config: Config, rig: Rig, clock: Clock) -> Backend:
+    """Load the detector, make a channel for each camera of the rig, and run each once so that no tick pays for it.
+
+    Raises `ModelError`, `ConfigError` or `BackendError` with one line for what cannot be had.
+    """
+    import cv2
+
+    from perception.channel import WorkerChannel
+    from perception.detect import recognise
+    from perception.nms.numpy import NumpyNms
+    from perception.preprocess.opencv import OpenCvPreprocessor
+
+    cv2.setNumThreads(1)  # the parallelism is across cameras
+    threads = config.threads or len(os.sched_getaffinity(0))
+    detector = load_detector(config, threads, len(rig))
+    head, input_spec, head_notes = recognise.recognise(detector.model, config.detector)
+    workers = ThreadPoolExecutor(min(threads, len(rig)), thread_name_prefix="channel")
+    nms = NumpyNms(config.nms)
+
+    channels: dict[str, Channel] = {}
+    for camera in rig.values():
+        preprocess = OpenCvPreprocessor((camera.width, camera.height), input_spec)
+        channels[camera.name] = WorkerChannel(
+            camera.name,
+            preprocess=preprocess,
+            request=detector.request(),
+            head=head,
+            nms=nms,
+            to_image=preprocess.letterbox.to_image,
+            workers=workers,
+            clock=clock,
+        )
+
+    def close() -> None:
+        for channel in channels.values():
+            channel.close()
+        workers.shutdown()
+        detector.close()
+
+    _warm_up(channels, rig)
+    return Backend(channels, threads, (*detector.notes, *head_notes), close)
+
+
+def load_detector(config: Config, threads: int, cameras: int) -> Detector:
+    """Load the configured model into the configured runtime; raises `ConfigError` or `ModelError`."""
+    if config.detector.model is None:
+        raise ConfigError("no detector: name an ONNX model with --model FILE.onnx or detector.model in the config")
+    if config.detector.runtime == "openvino":
+        from perception.detect import openvino as runtime
+    else:
+        from perception.detect import onnxruntime as runtime  # type: ignore[no-redef]
+    size = config.detector.input_size
+    return runtime.load(config.detector.model, threads=threads, cameras=cameras, input_size=size)
+
+
+def _warm_up(channels: Mapping[str, Channel], rig: Rig, rounds: int = 2) -> None:
+    """Run black frames through every channel: the first inference allocates, the second is as fast as the rest."""
+    for _ in range(rounds):
+        for name, camera in rig.items():
+            channels[name].submit(_black(camera))
+        for channel in channels.values():
+            channel.collect()
+
+
+def _black(camera: Camera) -> Frame:
+    image = np.zeros((camera.height, camera.width, 3), np.uint8)
+    return Frame(camera.name, image, capture_ns=0, arrival_ns=0, ingest=Span(0, 0))

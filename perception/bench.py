@@ -1,0 +1,274 @@
+"""How much the pipeline adds to what the work itself costs: ``python -m perception.bench --replay DRIVE --model ONNX``.
+
+One drive is looped back to back: the recording's idle time is skipped, nothing else, so decoding counts as it does at
+the recording's own pace. In turn with it, block by block so that a noisy machine is noisy for all, the same frames go
+through
+
+- the *floor*: decode them on as many threads, then the bare inference of their prepared tensors on the same runtime;
+- the *script*: what one writes on a first afternoon. One camera after the other, `cv2.imdecode`, resize, ONNX Runtime
+  as it comes, `cv2.dnn.NMSBoxes`; no tracks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import onnxruntime
+from rich import box
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from perception import backends, config
+from perception.budget import Ledger
+from perception.config import Config
+from perception.detect import recognise
+from perception.errors import ConfigError, PerceptionError
+from perception.fusion.camera_fusion import CameraFusion
+from perception.ingest.open_drive import open_drive
+from perception.ingest.replay import Replay
+from perception.messages import EncodedImage, Image, Rig
+from perception.output.files import write_whole
+from perception.output.jsonl import TracksWriter
+from perception.output.summary import machine
+from perception.pipeline import Pipeline
+from perception.preprocess.opencv import OpenCvPreprocessor
+
+BLOCK_TICKS: Final = 20
+SETTLED_TICKS: Final = 500
+"""Memory is compared with what it was after this many ticks."""
+
+EncodedSet = dict[str, EncodedImage]
+
+
+class BackToBackClock:
+    """The recording's time without its idle time: whatever is waited for is due at once."""
+
+    stepped = False
+
+    def __init__(self) -> None:
+        self._stamp_ns = 0
+
+    def now_ns(self) -> int:
+        """Monotonic nanoseconds."""
+        return time.monotonic_ns()
+
+    def wait_until(self, stamp_ns: int) -> int:
+        """Jump to `stamp_ns`."""
+        self._stamp_ns = stamp_ns
+        return self.now_ns()
+
+    def stamp_ns(self) -> int:
+        """Where the recording stands."""
+        return self._stamp_ns
+
+
+class Floor:
+    """What cannot be saved: decoding on all threads, then inference of all cameras at once, and nothing else."""
+
+    def __init__(self, chosen: Config, rig: Rig, threads: int) -> None:
+        detector = backends.load_detector(chosen, threads, len(rig))
+        spec = recognise.recognise(detector.model, chosen.detector).input_spec
+        self._requests = {name: detector.request() for name in rig}
+        self._preprocess = {c.name: OpenCvPreprocessor((c.width, c.height), spec) for c in rig.values()}
+        self._workers = ThreadPoolExecutor(threads)
+
+    def __call__(self, encoded: EncodedSet) -> tuple[int, int]:
+        """Nanoseconds for decoding and for inference."""
+        started = time.monotonic_ns()
+        images = list(self._workers.map(_decode, encoded.values()))
+        decoded = time.monotonic_ns()
+        requests = [self._requests[name] for name in encoded]
+        for name, image, request in zip(encoded, images, requests, strict=True):
+            self._preprocess[name](image, request.input)
+        prepared = time.monotonic_ns()
+        for request in requests:
+            request.submit()
+        for request in requests:
+            request.collect()
+        return decoded - started, time.monotonic_ns() - prepared
+
+
+class Script:
+    """The obvious script, for a detector with any known head."""
+
+    def __init__(self, chosen: Config, rig: Rig) -> None:
+        detector = backends.load_detector(chosen, 1, 1)
+        self._head, self._spec, _ = recognise.recognise(detector.model, chosen.detector)
+        self._session = onnxruntime.InferenceSession(str(chosen.detector.model), providers=["CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0].name
+        self._nms = chosen.nms
+        self._score_threshold = chosen.detector.score_threshold
+        self._rig = rig
+
+    def __call__(self, encoded: EncodedSet) -> int:
+        """Nanoseconds for all cameras, one after the other."""
+        started = time.monotonic_ns()
+        for image in encoded.values():
+            self._detect(_decode(image))
+        return time.monotonic_ns() - started
+
+    def _detect(self, image: Image) -> Sequence[int]:
+        spec = self._spec
+        scale = min(spec.width / image.shape[1], spec.height / image.shape[0])
+        resized = cv2.resize(image, None, fx=scale, fy=scale)
+        padded: Any = np.full((spec.height, spec.width, 3), spec.pad_value, np.uint8)
+        padded[: resized.shape[0], : resized.shape[1]] = resized
+        if spec.channel_order == "rgb":
+            padded = cv2.cvtColor(padded, cv2.COLOR_BGR2RGB)
+        tensor = (padded.astype(np.float32) * spec.scale - spec.mean) / spec.std
+        tensor = np.ascontiguousarray(tensor.transpose(2, 0, 1)[None], np.float32)
+        outputs = [output[0] for output in self._session.run(None, {self._input: tensor})]
+        candidates = self._head(outputs)
+        sizes = candidates.boxes[:, 2:] - candidates.boxes[:, :2]
+        boxes = np.concatenate([candidates.boxes[:, :2], sizes], axis=1)
+        return cv2.dnn.NMSBoxesBatched(
+            boxes.tolist(),
+            candidates.scores.tolist(),
+            candidates.labels.tolist(),
+            self._score_threshold,
+            self._nms.iou_threshold,
+        )
+
+
+def _decode(encoded: EncodedImage) -> Image:
+    image = cv2.imdecode(np.frombuffer(encoded.data, np.uint8), cv2.IMREAD_COLOR)
+    return np.asarray(image, np.uint8)
+
+
+def bench(chosen: Config, ticks: int, console: Console) -> dict[str, Any]:
+    """Run `ticks` ticks of the pipeline, the floor and the script in turn; what was measured, in milliseconds."""
+    if chosen.replay is None:
+        raise ConfigError("nothing to replay: name a drive with --replay")
+    clock = BackToBackClock()
+    with ExitStack() as resources:
+        drive = open_drive(chosen.replay, chosen.rig)
+        threads = chosen.threads or len(os.sched_getaffinity(0))
+        source = Replay(drive, clock, chosen.sync, threads, loop=ticks)
+        resources.callback(source.close)
+        backend = backends.build(chosen, source.rig, clock)
+        resources.callback(backend.close)
+        tracks = TracksWriter(Path(resources.enter_context(tempfile.TemporaryDirectory())))
+        resources.callback(tracks.close)
+        pipeline = Pipeline(
+            channels=backend.channels,
+            fusion=CameraFusion(source.rig, chosen.fusion),
+            publishers=[tracks],
+            recorders=[],
+            ledger=Ledger(chosen.budget.to_budget(), source.rig),
+            clock=clock,
+        )
+        floor, script = Floor(chosen, source.rig, threads), Script(chosen, source.rig)
+        stream = pipeline.run(source)
+        times: dict[str, list[int]] = {"end_to_end": [], "decode": [], "inference": [], "floor": [], "script": []}
+        pipeline_ns, settled_kb = 0, 0
+        for done in track(range(0, ticks, BLOCK_TICKS), "ticks", console=console):
+            started = time.monotonic_ns()
+            block = [
+                (tick.times.end_to_end_ns, {f.camera: f.encoded for f in tick.frames.frames if f.encoded})
+                for tick in islice(stream, BLOCK_TICKS)
+            ]
+            pipeline_ns += time.monotonic_ns() - started
+            for end_to_end_ns, encoded in block:
+                decode_ns, inference_ns = floor(encoded)
+                times["end_to_end"].append(end_to_end_ns)
+                times["decode"].append(decode_ns)
+                times["inference"].append(inference_ns)
+                times["floor"].append(decode_ns + inference_ns)
+            times["script"].extend(script(encoded) for _, encoded in block)
+            if done <= SETTLED_TICKS:
+                settled_kb = _resident_kb()
+        stream.close()
+        resident_kb = _resident_kb()
+    measured = {name: _percentiles(values) for name, values in times.items()}
+    return {
+        "machine": machine(),
+        "drive": str(chosen.replay),
+        "model": str(chosen.detector.model),
+        "cameras": len(source.rig),
+        "threads": threads,
+        "ticks": len(times["end_to_end"]),
+        "ms": measured,
+        "end_to_end_over_floor": measured["end_to_end"]["p50"] / measured["floor"]["p50"],
+        "throughput_over_script": sum(times["script"]) / pipeline_ns,
+        "resident_mb": {"after_500_ticks": settled_kb / 1024, "at_the_end": resident_kb / 1024},
+    }
+
+
+def _percentiles(values_ns: Sequence[int]) -> dict[str, float]:
+    at = np.percentile(np.array(values_ns) / 1e6, (50, 99, 99.9))
+    return dict(zip(("p50", "p99", "p99.9"), at.tolist(), strict=True))
+
+
+def _resident_kb() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") // 1024
+
+
+def print_result(console: Console, result: dict[str, Any]) -> None:
+    """Print what was measured, as a table and three ratios."""
+    where = f"{result['machine']['cpu']}, {result['threads']} threads"
+    console.print(f"\n{result['ticks']} ticks of {result['cameras']} cameras back to back on {where}; ms per tick")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    table.add_column("")
+    for heading in ("p50", "p99", "p99.9"):
+        table.add_column(heading, justify="right", min_width=8)
+    rows = {
+        "end_to_end": "pipeline, end to end",
+        "floor": "floor: decode + bare inference",
+        "decode": "  decode",
+        "inference": "  bare inference",
+        "script": "obvious script, no tracks",
+    }
+    for key, title in rows.items():
+        table.add_row(title, *(f"{value:.2f}" for value in result["ms"][key].values()))
+    console.print(table)
+    memory = result["resident_mb"]
+    change = memory["at_the_end"] / memory["after_500_ticks"] - 1
+    console.print(f"end to end over floor, p50      {result['end_to_end_over_floor']:.2f}")
+    console.print(f"throughput over the script's    {result['throughput_over_script']:.2f}")
+    console.print(
+        f"resident memory                 {memory['after_500_ticks']:.1f} MB after {SETTLED_TICKS} ticks, "
+        f"{memory['at_the_end']:.1f} MB after {result['ticks']} ({change:+.2%})"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, and write JSON where asked for; returns the exit code."""
+    parser = argparse.ArgumentParser("perception.bench", description="The pipeline against floor and script.")
+    parser.add_argument("--config", default="cpu.yaml", metavar="NAME")
+    parser.add_argument("--replay", metavar="DRIVE")
+    parser.add_argument("--model", metavar="ONNX")
+    parser.add_argument("--ticks", type=int, default=1000, metavar="N")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was measured there too")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    arguments = parser.parse_args(argv)
+    flags = [("replay", arguments.replay), ("detector.model", arguments.model)]
+    try:
+        overrides = [(key, value) for key, value in flags if value] + list(map(config.parse_override, arguments.set))
+        console = Console()
+        result = bench(config.load(arguments.config, overrides), max(arguments.ticks, 1), console)
+        print_result(console, result)
+        if arguments.json:
+            write_whole(arguments.json, (json.dumps(result, indent=2) + "\n").encode())
+    except PerceptionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

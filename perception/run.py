@@ -1,0 +1,277 @@
+"""Run the pipeline in the foreground: ``python -m perception.run --config orin.yaml --replay DRIVE``.
+
+Exit codes: 0 done, 1 interrupted (results kept), 2 refused (one line says why), 3 done as far as the recording was
+readable (results kept).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from types import FrameType
+from typing import Any, Final
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from perception import backends, config
+from perception.budget import Ledger
+from perception.clock import Clock, RealTimeReplayClock, SteppedClock
+from perception.config import Config
+from perception.errors import ConfigError, PerceptionError
+from perception.fusion.camera_fusion import CameraFusion
+from perception.ingest.open_drive import open_drive
+from perception.ingest.replay import Replay
+from perception.output.jsonl import DetectionsWriter, TracksWriter, read_detections, read_tracks
+from perception.output.recording import RecordingWriter
+from perception.output.report import print_report
+from perception.output.summary import write_summary
+from perception.output.trace import TraceWriter
+from perception.pipeline import Pipeline
+from perception.stages import Recorder, Source
+
+EXIT_INTERRUPTED: Final = 1
+EXIT_REFUSED: Final = 2
+EXIT_DAMAGED: Final = 3
+_REFRESH_S: Final = 0.2
+_RESULTS: Final = ("tracks.jsonl", "detections.jsonl", "recording.mcap", "trace.json", "video.mp4", "evaluation.json")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line, run, and turn what a user can mend into one line and an exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        if arguments.print_schema:
+            print(config.schema(), end="")
+            return 0
+        chosen = config.load(arguments.config, _overrides(arguments))
+        if arguments.print_config:
+            print(config.to_yaml(chosen), end="")
+            return 0
+        return run(chosen, arguments.config)
+    except PerceptionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_REFUSED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("perception.run", description="Turn a drive into tracked objects.")
+    add = parser.add_argument
+    add("--config", default="orin.yaml", metavar="NAME", help="a file, or a name in configs/ (default: %(default)s)")
+    add("--replay", metavar="DRIVE", help="an .mcap recording, a video file, or a folder of images")
+    add("--rig", metavar="FILE", help="calibration, for drives that hold none")
+    add("--model", metavar="ONNX", help="the detector")
+    add("--out", metavar="DIR", help="where results go (default: runs/latest)")
+    add("--device", choices=("auto", "cpu", "cuda"))
+    add("--threads", metavar="N", help="worker threads (default: every core allowed)")
+    add("--pace", choices=("realtime", "stepped"), help="at the recording's own pace, or every frame come what may")
+    add("--loop", metavar="N", help="replay the drive N times")
+    add("--video", action="store_true", default=None, help="draw video.mp4 after the run")
+    add("--trace", action="store_true", default=None, help="write trace.json for Perfetto")
+    add("--record-images", action="store_true", default=None, help="put the input images into recording.mcap too")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override any key, such as nms.iou_threshold=0.6",
+    )
+    add("--print-config", action="store_true", help="print the whole config as it would run, and stop")
+    add("--print-schema", action="store_true", help="print the JSON Schema of configs, and stop")
+    return parser
+
+
+_FLAG_KEYS: Final = {
+    "replay": "replay",
+    "rig": "rig",
+    "model": "detector.model",
+    "out": "output.directory",
+    "device": "device",
+    "threads": "threads",
+    "pace": "pace",
+    "loop": "loop",
+    "video": "output.video",
+    "trace": "output.trace",
+    "record_images": "output.record_images",
+}
+
+
+def _overrides(arguments: argparse.Namespace) -> list[tuple[str, Any]]:
+    flags = [(key, getattr(arguments, flag)) for flag, key in _FLAG_KEYS.items()]
+    return [(key, value) for key, value in flags if value is not None] + [
+        config.parse_override(text) for text in arguments.set
+    ]
+
+
+def run(chosen: Config, config_name: str) -> int:
+    """Replay the configured drive through the pipeline and write its results; returns the exit code."""
+    console = Console()
+    directory = chosen.output.directory
+    device = backends.choose_device(chosen.device)
+    with ExitStack() as resources:
+        clock: Clock = SteppedClock() if chosen.pace == "stepped" else RealTimeReplayClock()
+        source = _open_source(chosen, clock)
+        resources.callback(source.close)
+        backend = backends.build(chosen, source.rig, clock)
+        resources.callback(backend.close)
+        tracks = TracksWriter(directory)
+        resources.callback(tracks.close)
+        recorders = _recorders(chosen, source)
+        for recorder in recorders:
+            resources.callback(recorder.close)
+        ledger = Ledger(chosen.budget.to_budget(), source.rig)
+        pipeline = Pipeline(
+            channels=backend.channels,
+            fusion=CameraFusion(source.rig, chosen.fusion),
+            publishers=[tracks],
+            recorders=recorders,
+            ledger=ledger,
+            clock=clock,
+        )
+        choices = _choices(chosen, config_name, device, backend, source)
+        _print_choices(console, choices)
+        for name in _RESULTS:
+            (directory / name).unlink(missing_ok=True)  # of an earlier run: what stays must be of one run
+        began = time.perf_counter()
+        interrupted = _run_ticks(pipeline, source, console)
+        wall_s = time.perf_counter() - began
+
+    faults = tuple(source.faults())
+    if chosen.output.video and not interrupted:
+        _draw_video(chosen, console)
+    files = [directory / name for name in _RESULTS]
+    summary = write_summary(
+        directory,
+        config=chosen,
+        chosen=choices,
+        cameras=list(source.rig),
+        ledger=ledger,
+        faults=faults,
+        files=files,
+        wall_s=wall_s,
+    )
+    print_report(console, ledger, stepped=clock.stepped, directory=directory, files=[*files, summary])
+    for fault in faults:
+        print(f"fault: {fault}", file=sys.stderr)
+    return EXIT_INTERRUPTED if interrupted else EXIT_DAMAGED if faults else 0
+
+
+def _open_source(chosen: Config, clock: Clock) -> Replay:
+    if chosen.replay is None:
+        raise ConfigError(
+            "nothing to replay: name a drive with --replay, an .mcap recording, a video file or a folder of images"
+        )
+    threads = chosen.threads or len(os.sched_getaffinity(0))
+    return Replay(open_drive(chosen.replay, chosen.rig), clock, chosen.sync, threads, loop=chosen.loop)
+
+
+def _recorders(chosen: Config, source: Source) -> list[Recorder]:
+    directory, output = chosen.output.directory, chosen.output
+    recorders: list[Recorder] = [
+        DetectionsWriter(directory),
+        RecordingWriter(directory, source.rig, record_images=output.record_images, faults=source.faults),
+    ]
+    if output.trace:
+        recorders.append(TraceWriter(directory, source.rig))
+    return recorders
+
+
+def _choices(
+    chosen: Config, config_name: str, device: backends.Device, backend: backends.Backend, source: Source
+) -> dict[str, Any]:
+    """What was settled, by name, as it is printed and as it goes into the summary."""
+    cameras = ", ".join(f"{camera.name} {camera.width}x{camera.height}" for camera in source.rig.values())
+    pace = "every frame, stepped" if chosen.pace == "stepped" else "at its own pace"
+    return {
+        "config": str(config.find(config_name)),
+        "device": f"{device.name}: {device.reason}; {backend.threads} threads",
+        "detector": [str(chosen.detector.model), *backend.notes],
+        "drive": f"{chosen.replay}, {pace}" + (f", {chosen.loop} times" if chosen.loop > 1 else ""),
+        "cameras": cameras,
+        "deadline": f"{chosen.budget.end_to_end_ms:g} ms from the first frame's arrival to publication",
+    }
+
+
+def _print_choices(console: Console, choices: Mapping[str, Any]) -> None:
+    for name, value in choices.items():
+        lines = value if isinstance(value, list) else [value]
+        for title, line in zip([name, *[""] * len(lines)], lines, strict=False):
+            console.print(Text.assemble((f"{title:<9}", "bold"), " ", line), soft_wrap=True, highlight=False)
+
+
+def _run_ticks(pipeline: Pipeline, source: Replay, console: Console) -> bool:
+    """Run to the end of the drive; True when a signal ended it sooner, after the tick in progress."""
+    stop = threading.Event()
+    with _signals(stop), _progress(console) as progress, closing(pipeline.run(source)) as ticks:
+        task = progress.add_task("replay", total=source.duration_s)
+        first_ns: int | None = None
+        refreshed = 0.0
+        for tick in ticks:
+            if stop.is_set():
+                return True
+            first_ns = tick.frames.stamp_ns if first_ns is None else first_ns
+            # By hand and not too often: rich's own refresh thread would take the interpreter in the middle of a tick.
+            if time.monotonic() - refreshed > _REFRESH_S:
+                refreshed = time.monotonic()
+                at_s = (tick.frames.stamp_ns - first_ns) * 1e-9
+                progress.update(task, completed=at_s, description=f"tick {tick.frames.tick}", refresh=True)
+    return False
+
+
+@contextmanager
+def _signals(stop: threading.Event) -> Iterator[None]:
+    """SIGINT and SIGTERM ask for a stop once; a second one is not waited for."""
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        stop.set()
+        signal.signal(number, previous[number])
+
+    previous: dict[int, Any] = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _progress(console: Console) -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.1f} s"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, auto_refresh=False, transient=True)
+
+
+def _draw_video(chosen: Config, console: Console) -> None:
+    """Draw the run from what it wrote, replaying the drive once more, stepped: drawing costs the ticks nothing."""
+    from perception.output.video import VIDEO, render  # noqa: PLC0415 (PyAV is not for every run)
+
+    directory = chosen.output.directory
+    source = _open_source(chosen, SteppedClock())
+    with closing(source), _progress(console) as progress:
+        task = progress.add_task("drawing", total=None)
+
+        def show(drawn: int) -> None:
+            progress.update(task, description=f"drawing frame {drawn}", refresh=drawn % 5 == 0)
+
+        render(
+            source,
+            read_tracks(directory / "tracks.jsonl"),
+            read_detections(directory / "detections.jsonl"),
+            directory / VIDEO,
+            title=chosen.replay.name if chosen.replay else "",
+            progress=show,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
