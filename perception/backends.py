@@ -90,7 +90,7 @@ def build(config: Config, rig: Rig, clock: Clock) -> Backend:
             request=detector.request(),
             head=head,
             nms=nms,
-            to_image=preprocess.letterbox.to_image,
+            to_image=preprocess.letterbox.candidates_to_image,
             workers=workers,
             clock=clock,
         )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 
 from perception.clock import Clock
-from perception.messages import Detections, Float32, Frame, StageSpan
+from perception.messages import Candidates, Detections, Frame, StageSpan
 from perception.stages import Head, InferenceRequest, Nms, Preprocessor
 
 ChannelResult = tuple[Detections, tuple[StageSpan, ...]]
@@ -16,7 +16,7 @@ class WorkerChannel:
     """Runs a camera's stages one after the other on a worker; the workers are shared by all cameras.
 
     It owns the camera's inference request and with it the input buffer, so it takes a frame only after the one
-    before it was collected. `to_image` maps boxes from the model's input to the camera's image.
+    before it was collected. `to_image` maps what was found from the model's input to the camera's image.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class WorkerChannel:
         request: InferenceRequest,
         head: Head,
         nms: Nms,
-        to_image: Callable[[Float32], Float32],
+        to_image: Callable[[Candidates], Candidates],
         workers: Executor,
         clock: Clock,
     ) -> None:
@@ -67,10 +67,11 @@ class WorkerChannel:
         self._request.submit()
         candidates = self._head(self._request.collect())
         detected = self._now_ns()
-        kept = self._nms(candidates)
-        boxes = self._to_image(kept.boxes)
+        found = self._to_image(self._nms(candidates))
         done = self._now_ns()
-        detections = Detections(self._camera, frame.capture_ns, boxes, kept.scores, kept.labels)
+        detections = Detections(
+            self._camera, frame.capture_ns, found.boxes, found.scores, found.labels, found.attributes
+        )
         return detections, (
             StageSpan("preprocess", self._camera, started, prepared),
             StageSpan("detect", self._camera, prepared, detected),

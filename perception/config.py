@@ -93,7 +93,7 @@ class DetectorConfig(Section):
 
     model: Path | None = None
     runtime: Literal["openvino", "onnxruntime"] = "openvino"
-    head: Literal["auto", "yolov5", "yolov8", "yolox", "end_to_end"] = "auto"
+    head: Literal["auto", "stock", "yolov5", "yolov8", "yolox", "end_to_end"] = "auto"
     input_size: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] | None = Field(
         None, description="width and height in pixels, for models whose input size is dynamic"
     )

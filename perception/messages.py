@@ -148,15 +148,44 @@ class InputSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Attributes:
+    """What a detector says of its N objects in 3-D, in pixels of the image that their boxes are in.
+
+    `centres` (N, 2) are the projections of the objects' centres. `depths_over_focal` (N,) are depths of the centres along
+    the optical axis, in metres, over the focal length fy in pixels, and `depth_stds` (N,) their standard deviations as
+    fractions of the depth. `sizes` (N, 3) are length, width, height in metres. `alphas` (N,) are observation angles in
+    radians: the heading about the camera's y axis less the azimuth of the viewing ray (`alpha` of KITTI).
+    """
+
+    centres: Float32
+    depths_over_focal: Float32
+    depth_stds: Float32
+    sizes: Float32
+    alphas: Float32
+
+    def take(self, kept: NDArray[np.intp]) -> Attributes:
+        """Those of some of the objects."""
+        return Attributes(
+            self.centres[kept],
+            self.depths_over_focal[kept],
+            self.depth_stds[kept],
+            self.sizes[kept],
+            self.alphas[kept],
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Candidates:
     """What a head decoded from one image, before NMS, in pixels of the *model input*.
 
-    `boxes` (N, 4) float32 as x1 y1 x2 y2, `scores` (N,) float32 in [0, 1], `labels` (N,) int32 into CLASSES.
+    `boxes` (N, 4) float32 as x1 y1 x2 y2, `scores` (N,) float32 in [0, 1], `labels` (N,) int32 into CLASSES;
+    `attributes` where the model offers them.
     """
 
     boxes: Float32
     scores: Float32
     labels: Int32
+    attributes: Attributes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +197,7 @@ class Detections:
     boxes: Float32
     scores: Float32
     labels: Int32
+    attributes: Attributes | None = None
 
     def __len__(self) -> int:
         return len(self.scores)

@@ -12,13 +12,15 @@ from perception.config import DetectorConfig
 from perception.detect import labels
 from perception.detect.heads import EndToEndHead, Grid, Order, YoloV5Head, YoloV8Head, YoloXHead, grid
 from perception.detect.model import Model
+from perception.detect.stock import StockHead, output_shapes
 from perception.errors import ConfigError, ModelError
-from perception.messages import Float32, InputSpec
+from perception.messages import CLASSES, Float32, InputSpec
 from perception.stages import Head
 
-HeadName = Literal["yolov5", "yolov8", "yolox", "end_to_end"]
+HeadName = Literal["stock", "yolov5", "yolov8", "yolox", "end_to_end"]
 
 _CONVENTIONS: Final[Mapping[HeadName, Mapping[str, Any]]] = {
+    "stock": {"channel_order": "bgr", "scale": 1.0},
     "yolov5": {"channel_order": "rgb", "scale": 1 / 255},
     "yolov8": {"channel_order": "rgb", "scale": 1 / 255},
     "yolox": {"channel_order": "bgr", "scale": 1.0, "pad_position": "bottom_right"},
@@ -31,7 +33,7 @@ _ANCHORS: Final = 3  # boxes per grid cell of YOLOv5 and v7
 _TOLERANCE: Final = 0.05  # quantised probabilities leave [0, 1] a little
 _KNOWN: Final = (
     "yolov5 (N, 5 + classes), yolox (N, 5 + classes), yolov8 (4 + classes, N), end_to_end (N, 6) or boxes (N, 4) with "
-    "scores and labels (N,)"
+    "scores and labels (N,), stock (perception/detect/stock.py)"
 )
 
 
@@ -78,6 +80,8 @@ def _head_name(model: Model, config: DetectorConfig) -> HeadName:
 
 
 def _fits(name: HeadName, model: Model) -> bool:
+    if name == "stock":
+        return tuple(output.shape for output in model.outputs.values()) == output_shapes(model.input_size)
     outputs = list(model.outputs.values())
     if len(outputs) == 3:
         return name == "end_to_end" and _order(model.outputs) is not None
@@ -97,6 +101,9 @@ def _fits(name: HeadName, model: Model) -> bool:
 def _head(name: HeadName, model: Model, config: DetectorConfig) -> tuple[Head, tuple[str, ...]]:
     if name == "end_to_end":
         return _end_to_end(model, config)
+    if name == "stock":
+        label_of, notes = labels.resolve(model, len(CLASSES), config)
+        return StockHead(model.input_size, label_of, config.score_threshold), notes
     (output,) = model.outputs.values()
     if name == "yolov8":
         _check(model, boxes=output[:4], scores=output[4:])

@@ -7,12 +7,12 @@ does (half-pixel centres, no antialiasing). Every implementation of the stage ha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
-from perception.messages import Float32
+from perception.messages import Candidates, Float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,18 @@ class Letterbox:
         mapped = (boxes - self._offsets()) / self._scales()
         clipped: Float32 = np.clip(mapped, 0, np.array([width, height, width, height], np.float32), out=mapped)
         return clipped
+
+    def candidates_to_image(self, candidates: Candidates) -> Candidates:
+        """Map what was found in the model's input, attributes too, to the image: see `to_image`."""
+        boxes = self.to_image(candidates.boxes)
+        attributes = candidates.attributes
+        if attributes is not None:
+            attributes = replace(
+                attributes,
+                centres=(attributes.centres - self._offsets()[:2]) / self._scales()[:2],
+                depths_over_focal=attributes.depths_over_focal * np.float32(self.scale[1]),
+            )
+        return Candidates(boxes, candidates.scores, candidates.labels, attributes)
 
     def _scales(self) -> Float32:
         return np.array(self.scale * 2, np.float32)

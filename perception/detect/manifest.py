@@ -1,0 +1,166 @@
+"""The manifest beside an INT8 model: where it comes from, what it was calibrated on, and what was lost on the way.
+
+``NAME.onnx`` has ``NAME.manifest.json``. engines/ writes it; whoever loads the model checks it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import Field, ValidationError
+
+from perception.config import Section
+from perception.errors import ModelError
+
+_MAX_BYTES: Final = 10_000_000
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class FileHash(Section):
+    """A file by name and content."""
+
+    name: str
+    sha256: Sha256
+
+
+class Count(Section):
+    """Calibration frames found and wanted."""
+
+    found: int
+    wanted: int
+
+
+class Calibration(Section):
+    """What activation ranges were measured on; `sha256` is over the pixels of all frames, in order."""
+
+    drives: tuple[FileHash, ...]
+    frames: int
+    sha256: Sha256
+    coverage: Mapping[str, Count]
+    allowed_gaps: tuple[str, ...]
+
+
+class LeftOut(Section):
+    """A node that stays float; `noise` is what quantising it alone adds, as a part of the outputs' variance."""
+
+    node: str
+    reason: str
+    noise: float | None = None
+
+
+class Figures(Section):
+    """Average precision of the float model and of the INT8 one, in [0, 1]; None where there was nothing to find."""
+
+    float32: float | None
+    int8: float | None
+
+
+class Accuracy(Section):
+    """What validation measured: figures over all, and AP at an IoU of 0.5 per class, size and condition."""
+
+    drives: tuple[FileHash, ...]
+    images: int
+    objects: int
+    map50: Figures
+    map50_95: Figures
+    per_class: Mapping[str, Figures]
+    per_size: Mapping[str, Figures]
+    per_condition: Mapping[str, Figures]
+
+
+class GoldenOutput(Section):
+    """What one output must give for the golden input: values at `indices` of the flattened output."""
+
+    name: str
+    indices: tuple[int, ...]
+    values: tuple[float, ...]
+    std: float = Field(description="of the whole output, the measure for how far a value may be off")
+
+
+class Golden(Section):
+    """An input that anyone can make, ``numpy.random.default_rng(seed).integers(0, 256, shape)``, and its outputs."""
+
+    seed: int
+    shape: tuple[int, ...]
+    outputs: tuple[GoldenOutput, ...]
+
+
+class Manifest(Section):
+    """The whole of it; `accuracy` is empty until the model has passed validation."""
+
+    model: FileHash
+    source: FileHash
+    method: str
+    calibration: Calibration
+    left_out: tuple[LeftOut, ...]
+    noise: float
+    golden: Golden
+    tools: Mapping[str, str]
+    accuracy: Accuracy | None = None
+
+    def line(self) -> str:
+        """What a user should know before trusting the model, in one line."""
+        if self.accuracy is None:
+            verdict = "not validated yet: run python -m engines.validate"
+        else:
+            figures = self.accuracy.map50
+            verdict = f"mAP50 {_points(figures.int8)} (float {_points(figures.float32)})"
+        gaps = f", gaps: {'; '.join(self.calibration.allowed_gaps)}" if self.calibration.allowed_gaps else ""
+        return (
+            f"INT8 from {self.source.name} ({self.source.sha256[:8]}), {self.method} over {self.calibration.frames} "
+            f"frames of {len(self.calibration.drives)} drives{gaps}; {verdict}"
+        )
+
+
+def manifest_path(model: Path) -> Path:
+    """Where a model's manifest lies."""
+    return model.with_suffix(".manifest.json")
+
+
+def read_manifest(model: Path) -> Manifest | None:
+    """The manifest of a model, None where it has none.
+
+    Raises `ModelError` for one that cannot be read, and for one that belongs to another model.
+    """
+    path = manifest_path(model)
+    if not path.is_file():
+        return None
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ModelError(f"{path}: {path.stat().st_size} bytes; a manifest has at most {_MAX_BYTES}")
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ModelError(f"{path}: no manifest: {where}: {first['msg']}; quantise the model again") from None
+    if manifest.model.sha256 != sha256(model):
+        raise ModelError(
+            f"{model}: not the file that {path} describes; put the right one there, or quantise the model again"
+        )
+    return manifest
+
+
+def write_manifest(manifest: Manifest, model: Path) -> None:
+    """Write a model's manifest, atomically."""
+    path = manifest_path(model)
+    partial = path.with_suffix(".partial")
+    partial.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def sha256(path: Path) -> str:
+    """Of a file's content."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _points(fraction: float | None) -> str:
+    return "unknown" if fraction is None else f"{fraction:.3f}"
