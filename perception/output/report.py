@@ -20,7 +20,7 @@ _NS_PER_MS: Final = 1_000_000
 
 def print_report(console: Console, ledger: Ledger, *, stepped: bool, directory: Path, files: Iterable[Path]) -> None:
     """Print the stages, the cameras, the ticks and where the results are; all times in milliseconds."""
-    how = "stepped: decoding runs ahead and is not counted, nothing is late" if stepped else "in real time"
+    how = "stepped: decoding runs ahead and is not counted" if stepped else "in real time"
     console.print()
     console.print(Text.assemble(("Latency per tick, ms", "bold"), (f"   {how}", "dim")))
     console.print(_stages(ledger))
