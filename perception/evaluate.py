@@ -149,7 +149,7 @@ def print_figures(console: Console, figures: dict[str, Any], path: Path) -> None
 
 
 def _tracking(figures: dict[str, Any]) -> Table:
-    shares = ("MOTA", "IDF1", "HOTA", "DetA", "AssA", "LocA")
+    shares = ("MOTA", "IDF1", "HOTA", "DetA", "AssA")
     counts = {"objects": "objects", "misses": "missed", "false_tracks": "false", "id_switches": "switches"}
     table = _table(*shares, *counts.values())
     if figures["truth"]:
