@@ -139,7 +139,9 @@ def print_figures(console: Console, figures: dict[str, Any], path: Path) -> None
     table.add_section()
     table.add_row("all", *_recalls(detection, tracks), *_errors(tracks["all"]), style="bold")
     console.print(table)
-    judged = f"   to {rules['range_m']:g} m, centres within {rules['match_m']:g} m"
+    judged = (
+        f"   {tracks['tracking']['objects']} objects to {rules['range_m']:g} m, centres within {rules['match_m']:g} m"
+    )
     console.print(Text.assemble(("Tracking", "bold"), (judged, "dim")))
     console.print(_tracking(tracks["tracking"]))
     right = f"precision {_share(detection['precision'])} at an IoU of {rules['iou']:g}, "
@@ -150,7 +152,7 @@ def print_figures(console: Console, figures: dict[str, Any], path: Path) -> None
 
 def _tracking(figures: dict[str, Any]) -> Table:
     shares = ("MOTA", "IDF1", "HOTA", "DetA", "AssA")
-    counts = {"objects": "objects", "misses": "missed", "false_tracks": "false", "id_switches": "switches"}
+    counts = {"misses": "missed", "false_tracks": "false", "id_switches": "switches"}
     table = _table(*shares, *counts.values())
     if figures["truth"]:
         table.add_row(*(_share(figures[name]) for name in shares), *(str(figures[name]) for name in counts))
