@@ -1,0 +1,70 @@
+"""Frames of drives with what is known about them: for calibration and for validation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from engines.accuracy import SIZES, TrueBoxes
+from engines.annotations import Annotations, read_tags
+from engines.coverage import Tags
+from perception.clock import SteppedClock
+from perception.config import SyncConfig
+from perception.errors import DriveError
+from perception.ingest.open_drive import open_drive
+from perception.ingest.replay import Replay
+from perception.messages import Frame
+
+
+class KnownFrame(NamedTuple):
+    """A frame, its tags, and the boxes in it where the drive has them."""
+
+    frame: Frame
+    tags: Tags
+    truth: TrueBoxes | None
+
+
+def cameras(drives: Sequence[Path], rig: Path | None) -> dict[str, tuple[int, int]]:
+    """The cameras of all drives by name, with the (width, height) of their images.
+
+    Raises `DriveError` where two drives have different cameras of one name.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    for path in drives:
+        for name, camera in open_drive(path, rig).rig.items():
+            size = (camera.width, camera.height)
+            if found.setdefault(name, size) != size:
+                raise DriveError(f"{path}: its {name} has {size[0]}x{size[1]} pixels, in a drive before {found[name]}")
+    return found
+
+
+def frames(path: Path, rig: Path | None, given: Mapping[str, set[str]], every: int) -> Iterator[KnownFrame]:
+    """Yield the frames of every so many-th frame set, in the drive's own order and always the same.
+
+    Tags come from the drive, those `given` are added. A recording damaged on the way ends there.
+    """
+    annotations = Annotations(open_drive(path, rig))
+    own = read_tags(path)
+    source = Replay(open_drive(path, rig), SteppedClock(), SyncConfig(), threads=1)
+    with closing(source):
+        for frame_set in source.frame_sets():
+            if frame_set.tick % every:
+                continue
+            for frame in frame_set.frames:
+                truth = annotations.boxes(frame.camera, frame.capture_ns, frame.map_from_base)
+                tags = {key: own.get(key, set()) | given.get(key, set()) for key in {*own, *given}}
+                tags["camera"] = {frame.camera}
+                tags["size"] = _sizes(truth)
+                yield KnownFrame(frame, tags, truth)
+
+
+def _sizes(truth: TrueBoxes | None) -> set[str]:
+    if truth is None:
+        return set()
+    sides = truth.boxes[~truth.ignored, 2:] - truth.boxes[~truth.ignored, :2]
+    areas = np.prod(sides, axis=1)
+    return {name for name, (low, high) in SIZES.items() if ((areas >= low) & (areas < high)).any()}

@@ -1,0 +1,133 @@
+"""Labelled images in memory, and what augmentation makes of them.
+
+Images stay JPEG, as a drive holds them: 10,000 fit into a gigabyte, and the network learns with the artefacts it will
+see. Augmentation depends on nothing but (seed, epoch, index), so an interrupted run goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+
+from engines.train.loss import Batch, collate
+from engines.train.samples import Labels, Placement, place
+from engines.train.targets import Targets, assign
+from perception.messages import Image
+
+_JPEG_QUALITY: Final = 90
+_NOISE: Final = np.random.default_rng(0).normal(0, 1, (512, 512, 3)).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One image as JPEG, its labels in its own pixels."""
+
+    jpeg: bytes
+    labels: Labels
+
+
+def save(path: Path, examples: Sequence[Example]) -> None:
+    """Write examples as one .npz, atomically."""
+    arrays = {f.name: np.concatenate([getattr(e.labels, f.name) for e in examples]) for f in fields(Labels)}
+    partial = path.with_suffix(".partial.npz")
+    np.savez(
+        partial,
+        jpeg=np.frombuffer(b"".join(e.jpeg for e in examples), np.uint8),
+        jpeg_ends=np.cumsum([len(e.jpeg) for e in examples]),
+        label_ends=np.cumsum([len(e.labels.labels) for e in examples]),
+        **arrays,  # type: ignore[arg-type]
+    )
+    partial.rename(path)
+
+
+def load(path: Path) -> list[Example]:
+    """Read examples back."""
+    with np.load(path, allow_pickle=False) as stored:
+        arrays = dict(stored)
+    data = arrays.pop("jpeg").tobytes()
+    jpeg_ends, label_ends = [0, *arrays.pop("jpeg_ends")], [0, *arrays.pop("label_ends")]
+    return [
+        Example(data[jpeg_ends[i] : jpeg_ends[i + 1]], _part(arrays, slice(label_ends[i], label_ends[i + 1])))
+        for i in range(len(jpeg_ends) - 1)
+    ]
+
+
+def batches(
+    examples: Sequence[Example], size: tuple[int, int], batch: int, *, seed: int, epoch: int, threads: int = 2
+) -> Iterator[Batch]:
+    """One epoch of augmented batches at an input `size` of (width, height), in an order of its own."""
+    order = np.random.default_rng((seed, epoch)).permutation(len(examples))
+
+    def make(start: int) -> Batch:
+        pairs = [
+            _augmented(examples[i], size, np.random.default_rng((seed, epoch, i))) for i in order[start : start + batch]
+        ]
+        return collate([image for image, _ in pairs], [targets for _, targets in pairs])
+
+    starts = range(0, len(order) - batch + 1, batch)
+    with ThreadPoolExecutor(threads) as pool:
+        ahead = [pool.submit(make, start) for start in starts[: 2 * threads]]
+        for step in range(len(starts)):
+            ready = ahead.pop(0).result()
+            following = step + 2 * threads
+            if following < len(starts):
+                ahead.append(pool.submit(make, starts[following]))
+            yield ready
+
+
+def letterbox(shape: tuple[int, ...], size: tuple[int, int]) -> Placement:
+    """The placement that inference uses: the whole image, in the middle."""
+    scale = min(size[0] / shape[1], size[1] / shape[0])
+    return Placement(scale, (size[0] - scale * shape[1]) / 2, (size[1] - scale * shape[0]) / 2, mirrored=False)
+
+
+def encode(image: Image) -> bytes:
+    """As JPEG, as cameras of a drive do."""
+    return bytes(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1])
+
+
+def decode(example: Example) -> Image:
+    """The image, (H, W, 3) uint8 BGR."""
+    return np.asarray(cv2.imdecode(np.frombuffer(example.jpeg, np.uint8), cv2.IMREAD_COLOR), np.uint8)
+
+
+def _part(arrays: dict[str, np.ndarray], rows: slice) -> Labels:
+    return Labels(**{name: values[rows] for name, values in arrays.items()})
+
+
+def _augmented(example: Example, size: tuple[int, int], rng: np.random.Generator) -> tuple[Image, Targets]:
+    image = decode(example)
+    placed, labels = place(image, example.labels, _random_placement(image.shape, size, rng), *size)
+    return _relit(placed, rng), assign(labels, *size)
+
+
+def _random_placement(shape: tuple[int, ...], size: tuple[int, int], rng: np.random.Generator) -> Placement:
+    """Half of the images as inference sees them, the others nearer or farther and shifted."""
+    plain = letterbox(shape, size)
+    mirrored = bool(rng.random() < 0.5)
+    if rng.random() < 0.5:
+        return plain._replace(mirrored=mirrored)
+    scale = plain.scale * float(np.exp(rng.uniform(-0.35, 0.5)))
+    slack_x, slack_y = size[0] - scale * shape[1], size[1] - scale * shape[0]
+    return Placement(scale, float(rng.uniform(0, 1)) * slack_x, float(rng.uniform(0.1, 0.9)) * slack_y, mirrored)
+
+
+def _relit(image: Image, rng: np.random.Generator) -> Image:
+    """Exposure, contrast and white balance by one table per channel; at times sensor noise."""
+    levels = np.arange(256, dtype=np.float32)[:, None] / 255
+    gamma, gain = np.exp(rng.uniform(-0.25, 0.25)), np.exp(rng.uniform(-0.25, 0.2))
+    balance = np.exp(rng.uniform(-0.08, 0.08, 3))
+    table = np.clip(255 * (levels**gamma * gain * balance + rng.uniform(-0.04, 0.04)), 0, 255).astype(np.uint8)
+    relit = cv2.LUT(image, table[:, None, :])
+    if rng.random() < 0.25:
+        height, width = image.shape[:2]
+        y, x = rng.integers(0, 512 - height), rng.integers(0, 512 - width)
+        noisy = relit + _NOISE[y : y + height, x : x + width] * rng.uniform(1, 7)
+        relit = np.clip(noisy, 0, 255).astype(np.uint8)
+    return np.asarray(relit, np.uint8)

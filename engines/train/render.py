@@ -1,0 +1,88 @@
+"""Labelled images from the world, kept in a cache so that training starts at once the next time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import cv2
+import numpy as np
+from rich.progress import track
+
+from engines.splits import SEEDS
+from engines.train import dataset
+from engines.train.dataset import Example
+from engines.train.samples import Labels
+from engines.world import SCENARIOS, Objects, World
+from perception.messages import Camera
+
+_STEP_S: Final = 1.5  # between images of one camera: far enough for another view, near enough to share the town
+_LEAST_VISIBILITY: Final = 0.25
+
+
+class Shoot(NamedTuple):
+    """One town, one scenario, so many ticks of all cameras."""
+
+    seed: int
+    scenario: str
+    ticks: int
+
+    @property
+    def file_name(self) -> str:
+        """Of the cached examples."""
+        return f"{self.seed}-{self.scenario}-{self.ticks}.npz"
+
+
+def plan(split: str, shoots: int, ticks: int) -> list[Shoot]:
+    """The first seeds of a split, the scenarios in turn."""
+    names = tuple(SCENARIOS)
+    return [Shoot(seed, names[i % len(names)], ticks) for i, seed in enumerate(SEEDS[split][:shoots])]
+
+
+def examples(shoots: Sequence[Shoot], cache: Path, processes: int, title: str) -> list[Example]:
+    """Render what is not in the cache, and load it all, in the order of `shoots`."""
+    cache.mkdir(parents=True, exist_ok=True)
+    missing = [shoot for shoot in shoots if not (cache / shoot.file_name).is_file()]
+    if missing:
+        with ProcessPoolExecutor(processes) as pool:
+            jobs = [pool.submit(_render_to, cache, shoot) for shoot in missing]
+            for job in track(jobs, f"{title}: drawing"):
+                job.result()
+    return [example for shoot in shoots for example in dataset.load(cache / shoot.file_name)]
+
+
+def _render_to(cache: Path, shoot: Shoot) -> None:
+    cv2.setNumThreads(1)
+    dataset.save(cache / shoot.file_name, render(shoot))
+
+
+def render(shoot: Shoot) -> list[Example]:
+    """The examples of one shoot."""
+    world = World(shoot.seed, shoot.scenario)
+    found = []
+    for tick in range(shoot.ticks):
+        world.step(tick * _STEP_S)
+        for camera in world.rig:
+            view = world.render(camera)
+            found.append(Example(dataset.encode(view.image), _labels(view.objects, world.rig[camera])))
+    return found
+
+
+def _labels(objects: Objects, camera: Camera) -> Labels:
+    """Boxes are around the whole object: that is what tells where it stands, also when something hides its wheels."""
+    positions = objects.positions_camera
+    depths = np.maximum(positions[:, 2], 0.5)  # the centre of something beside the camera can lie behind it
+    k = camera.intrinsics
+    centres = positions[:, :2] / depths[:, None] * (k[0, 0], k[1, 1]) + k[:2, 2]
+    return Labels(
+        boxes=objects.boxes.astype(np.float32),
+        labels=objects.labels.astype(np.int32),
+        visibility=objects.visibility.astype(np.float32),
+        ignored=objects.visibility < _LEAST_VISIBILITY,
+        centres=centres.astype(np.float32),
+        depths_over_focal=(depths / k[1, 1]).astype(np.float32),
+        sizes=objects.sizes.astype(np.float32),
+        alphas=objects.alphas.astype(np.float32),
+    )

@@ -1,0 +1,143 @@
+"""The network, its loss and its training, on a world of coloured rectangles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnxruntime
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is in the extra `train` only")
+
+from engines.train import dataset  # noqa: E402
+from engines.train.config import TrainConfig  # noqa: E402
+from engines.train.dataset import Example  # noqa: E402
+from engines.train.export import export  # noqa: E402
+from engines.train.loop import train  # noqa: E402
+from engines.train.loss import collate, loss, total  # noqa: E402
+from engines.train.model import StockDetector  # noqa: E402
+from engines.train.targets import assign  # noqa: E402
+from perception.config import DetectorConfig  # noqa: E402
+from perception.detect import openvino, recognise  # noqa: E402
+from perception.detect.stock import output_shapes  # noqa: E402
+from perception.errors import ConfigError  # noqa: E402
+from tests.engines.train.test_targets import make_labels  # noqa: E402
+
+SIZE = (128, 64)
+CONFIG = TrainConfig(input_size=SIZE, epochs=2, batch=4, warm_up_steps=2)
+
+
+def _examples(count: int) -> list[Example]:
+    rng = np.random.default_rng(5)
+    examples = []
+    for _ in range(count):
+        image = np.full((64, 128, 3), 90, np.uint8)
+        x, y = rng.integers(10, 80), rng.integers(5, 30)
+        cv2.rectangle(image, (int(x), int(y)), (int(x) + 29, int(y) + 19), (30, 30, 220), cv2.FILLED)
+        examples.append(Example(dataset.encode(image), make_labels([(float(x), float(y), x + 30.0, y + 20.0)], [0])))
+    return examples
+
+
+def _unmeasured(_: StockDetector) -> Mapping[str, float]:
+    return {}
+
+
+def test_outputs_have_the_shapes_of_the_head() -> None:
+    outputs = StockDetector().eval()(torch.zeros(2, 3, SIZE[1], SIZE[0]))
+    assert [tuple(output.shape[1:]) for output in outputs] == list(output_shapes(SIZE))
+
+
+def test_the_truth_has_less_loss_than_anything_else() -> None:
+    targets = assign(make_labels([(20, 10, 60, 40), (90, 20, 96, 30)], [0, 5]), *SIZE)
+    batch = collate([np.zeros((SIZE[1], SIZE[0], 3), np.uint8)], [targets])
+    scores = torch.logit(batch.heat.clamp(1e-3, 1 - 1e-3))
+    regression = torch.zeros(1, len(targets.heat), 13)
+    regression[0, batch.cells] = batch.values
+    right = loss(scores, regression, batch)
+    wrong = loss(scores + 1, regression + 0.3, batch)
+    assert right["box"] < 1e-5
+    for name in ("scores", "box", "centre", "size", "angle"):
+        assert right[name] < wrong[name]
+
+
+def test_an_honest_spread_is_cheapest() -> None:
+    targets = assign(make_labels([(20, 10, 60, 40)], [0]), *SIZE)
+    batch = collate([np.zeros((SIZE[1], SIZE[0], 3), np.uint8)], [targets])
+    regression = torch.zeros(1, len(targets.heat), 13)
+    regression[0, batch.cells] = batch.values
+    regression[..., 6] += 0.2  # the depth's error
+    costs = {}
+    for spread in (0.05, 0.2, 0.8):
+        regression[..., 7] = float(np.log(spread))
+        costs[spread] = float(loss(torch.zeros_like(batch.heat), regression, batch)["depth"])
+    assert costs[0.2] == min(costs.values())
+
+
+def test_a_few_steps_lessen_the_loss() -> None:
+    torch.manual_seed(0)
+    network = StockDetector().train()
+    optimiser = torch.optim.AdamW(network.parameters(), 2e-3)
+    batch = next(iter(dataset.batches(_examples(4), SIZE, 4, seed=0, epoch=0)))
+    losses = []
+    for _ in range(8):
+        scores, regression = network(batch.images.float())
+        terms = loss(scores, regression, batch)
+        optimiser.zero_grad()
+        total(terms).backward()
+        optimiser.step()
+        losses.append(total(terms).item())
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    examples = _examples(8)
+    whole, _ = train(examples, _unmeasured, CONFIG, tmp_path / "whole.pt", threads=1)
+
+    def interrupt(_: StockDetector) -> Mapping[str, float]:
+        if (tmp_path / "parts.pt").is_file():
+            raise KeyboardInterrupt
+        return {}
+
+    with pytest.raises(KeyboardInterrupt):
+        train(examples, interrupt, CONFIG, tmp_path / "parts.pt", threads=1)
+    resumed, history = train(examples, _unmeasured, CONFIG, tmp_path / "parts.pt", threads=1)
+    assert len(history) == 2
+    for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
+    examples = _examples(8)
+    train(examples, _unmeasured, CONFIG, tmp_path / "c.pt", threads=1)
+    with pytest.raises(ConfigError, match="another learning_rate"):
+        train(examples, _unmeasured, CONFIG.model_copy(update={"learning_rate": 1e-3}), tmp_path / "c.pt", threads=1)
+
+
+def test_examples_are_stored_and_read_back(tmp_path: Path) -> None:
+    examples = _examples(3)
+    dataset.save(tmp_path / "e.npz", examples)
+    for before, after in zip(examples, dataset.load(tmp_path / "e.npz"), strict=True):
+        assert before.jpeg == after.jpeg
+        np.testing.assert_array_equal(before.labels.boxes, after.labels.boxes)
+
+
+def test_the_exported_model_says_the_same_and_how_to_use_it(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    network = StockDetector().eval()
+    path = tmp_path / "stock.onnx"
+    export(network, path, SIZE, {"trained_on": "nothing"})
+    images = np.random.default_rng(6).integers(0, 256, (2, 3, SIZE[1], SIZE[0])).astype(np.float32)
+    with torch.no_grad():
+        expected = network(torch.from_numpy(images))
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for said, meant in zip(session.run(None, {"images": images}), expected, strict=True):
+        np.testing.assert_allclose(said, meant.numpy(), atol=1e-4)
+
+    detector = openvino.load(path, threads=1, cameras=1)
+    recognised = recognise.recognise(detector.model, DetectorConfig())
+    assert recognised.input_spec.channel_order == "bgr"
+    assert type(recognised.head).__name__ == "StockHead"
+    assert path.stat().st_size < 5_000_000
