@@ -19,6 +19,9 @@ class Clock(Protocol):
     def now_ns(self) -> int:
         """Monotonic nanoseconds."""
 
+    def due_ns(self, stamp_ns: int) -> int:
+        """The monotonic time at which `stamp_ns` is due; the past, or now, for what need not be waited for."""
+
     def wait_until(self, stamp_ns: int) -> int:
         """Sleep until the data's time line reaches `stamp_ns`; the monotonic time of that moment."""
 
@@ -38,11 +41,15 @@ class RealTimeReplayClock:
         """Monotonic nanoseconds."""
         return time.monotonic_ns()
 
-    def wait_until(self, stamp_ns: int) -> int:
-        """Sleep until `stamp_ns` is due and return when it *was* due, so that waking late counts as latency."""
+    def due_ns(self, stamp_ns: int) -> int:
+        """When `stamp_ns` is due: now, for the first one that is asked for."""
         if self._offset_ns is None:
             self._offset_ns = self.now_ns() - stamp_ns
-        due_ns = stamp_ns + self._offset_ns
+        return stamp_ns + self._offset_ns
+
+    def wait_until(self, stamp_ns: int) -> int:
+        """Sleep until `stamp_ns` is due and return when it *was* due, so that waking late counts as latency."""
+        due_ns = self.due_ns(stamp_ns)
         wait_ns = due_ns - self.now_ns()
         if wait_ns > 0:
             time.sleep(wait_ns * 1e-9)
@@ -64,6 +71,10 @@ class SteppedClock:
     def now_ns(self) -> int:
         """Monotonic nanoseconds."""
         return time.monotonic_ns()
+
+    def due_ns(self, stamp_ns: int) -> int:  # noqa: ARG002 (the same for all)
+        """Now."""
+        return self.now_ns()
 
     def wait_until(self, stamp_ns: int) -> int:
         """Jump to `stamp_ns`; never sleeps."""
