@@ -138,12 +138,19 @@ class DriveWriter:
         self.writer.add_message(self._channels[topic], log_ns, data, log_ns)
 
     def image(
-        self, camera: str, stamp_ns: int, data: bytes, image_format: str = "jpeg", log_ns: int | None = None
+        self,
+        camera: str,
+        stamp_ns: int,
+        data: bytes,
+        image_format: str = "jpeg",
+        *,
+        log_ns: int | None = None,
+        topic: str = "image_rect_compressed",
     ) -> None:
-        """An encoded image, on the topic of rectified ones."""
+        """An encoded image; on the topic of rectified ones where no other is given."""
         message = CompressedImage(frame_id=camera, data=data, format=image_format)
         _stamp(message.timestamp, stamp_ns)
-        self.message(f"/{camera}/image_rect_compressed", message, stamp_ns if log_ns is None else log_ns)
+        self.message(f"/{camera}/{topic}", message, stamp_ns if log_ns is None else log_ns)
 
     def video(self, camera: str, stamp_ns: int, data: bytes, video_format: str = "h264") -> None:
         """One frame of a video stream."""
@@ -192,11 +199,17 @@ class DriveWriter:
         _stamp(message.timestamp, stamp_ns)
         self.message("/LIDAR_TOP", message, stamp_ns)
 
-    def annotations(self, stamp_ns: int, frame: str = "base_link", things: Sequence[Thing] = THINGS) -> None:
-        """Ground truth on /markers/annotations, in `base_link` or in `map`."""
+    def annotations(
+        self,
+        stamp_ns: int,
+        frame: str = "base_link",
+        things: Sequence[Thing] = THINGS,
+        frame_from_map: Transform | None = None,
+    ) -> None:
+        """Ground truth on /markers/annotations, in `base_link`, in `map`, or in the frame that is given."""
         seconds = (stamp_ns - START_NS) / SECOND
-        pose = ego_pose(seconds)
-        frame_from_map = geometry.inverse(pose) if frame == "base_link" else geometry.IDENTITY
+        if frame_from_map is None:
+            frame_from_map = geometry.inverse(ego_pose(seconds)) if frame == "base_link" else geometry.IDENTITY
         update = SceneUpdate()
         for thing in things:
             entity = update.entities.add(frame_id=frame, id=thing.id)

@@ -14,19 +14,20 @@ class Packet(NamedTuple):
     """One image as recorded, with what else was known when it was captured.
 
     `capture_ns` is the sensor's stamp and `log_ns` the recorder's, when the image arrived there. `format` is ``jpeg``,
-    ``png``, ``h264``, ``h265`` (one picture of a stream, so that order matters) or ``frame`` (a decoded `VideoFrame`,
-    from a video file). `map_from_base` is the ego pose at `capture_ns`; `point_cloud` the last sweep up to then.
-    `origin` is the topic or file, for fault lines.
+    ``png``, or ``h264`` or ``h265`` for a picture of a stream, where order matters; a video file gives its `picture`
+    decoded instead. `origin` is the topic or file, for fault lines. `map_from_base` is the ego pose at `capture_ns`,
+    `point_cloud` the last sweep up to then.
     """
 
     camera: str
     capture_ns: int
     log_ns: int
     format: str
-    data: bytes | VideoFrame
+    data: bytes
     origin: str
     map_from_base: Transform | None = None
     point_cloud: PointCloud | None = None
+    picture: VideoFrame | None = None
 
 
 class Drive(Protocol):

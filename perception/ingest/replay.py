@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final, NamedTuple
-
-from av.video.frame import VideoFrame
 
 from perception.clock import Clock
 from perception.config import SyncConfig
@@ -17,11 +17,13 @@ from perception.ingest.decode import VIDEO_CODECS, UndecodableError, VideoDecode
 from perception.ingest.drive import Drive, Packet
 from perception.ingest.faults import Faults
 from perception.ingest.synchroniser import Group, Synchroniser
-from perception.messages import EncodedImage, Frame, FrameSet, Image, Span
+from perception.messages import Camera, EncodedImage, Frame, FrameSet, Image, Span
 
 _LOOK_AHEAD: Final = 2
 _USUAL_PERIOD_NS: Final = 100_000_000
 _WAKE_EARLY_S: Final = 0.01
+_MAX_WAITING: Final = 1000
+_STILL: Final = ("jpeg", "png")
 
 
 class _Ingested(NamedTuple):
@@ -36,6 +38,13 @@ class _Ingested(NamedTuple):
 class _Pending(NamedTuple):
     packet: Packet
     ingested: Future[_Ingested]
+
+
+class _Set(NamedTuple):
+    """A frame set in the making; `closed_ns` is the log time at which no more frames were waited for."""
+
+    frames: tuple[_Pending, ...]
+    closed_ns: int
 
 
 class Replay:
@@ -57,7 +66,7 @@ class Replay:
         self.rig = drive.rig
         self._drive = drive
         self._clock = clock
-        self._synchroniser: Synchroniser[_Pending] = Synchroniser(tuple(drive.rig), sync)
+        self._synchroniser: Synchroniser[Packet] = Synchroniser(tuple(drive.rig), sync)
         self._faults = Faults()
         self._loop = loop
         self._reader = ThreadPoolExecutor(1, "read")
@@ -75,18 +84,18 @@ class Replay:
 
     def frame_sets(self) -> Iterator[FrameSet]:
         """Yield the frame sets in time order, each as soon as it is due and its frames are decoded."""
-        groups = self._groups()
-        ahead: deque[Group[_Pending]] = deque()
+        sets = self._sets()
+        ahead: deque[_Set] = deque()
         tick = 0
-        reading = self._reader.submit(next, groups, None)
+        reading = self._reader.submit(next, sets, None)
         while True:
-            while len(ahead) < _LOOK_AHEAD and (group := reading.result()) is not None:
-                ahead.append(group)
-                reading = self._reader.submit(next, groups, None)
+            while len(ahead) < _LOOK_AHEAD and (read := reading.result()) is not None:
+                ahead.append(read)
+                reading = self._reader.submit(next, sets, None)
             if not ahead:
                 return
             if not self._started.is_set():
-                self._clock.wait_until(min(pending.packet.log_ns for pending in ahead[0].frames.values()))
+                self._clock.wait_until(min(pending.packet.log_ns for pending in ahead[0].frames))
                 self._started.set()
             frame_set = self._hand_over(tick, ahead.popleft())
             if frame_set is not None:
@@ -104,51 +113,54 @@ class Replay:
         self._reader.shutdown(cancel_futures=True)
         self._workers.shutdown(cancel_futures=True)
 
-    def _groups(self) -> Iterator[Group[_Pending]]:
-        """Play the drive as often as asked, grouped; the decoding of what is yielded is under way."""
+    def _sets(self) -> Iterator[_Set]:
+        """Play the drive as often as asked; the decoding of what is yielded is under way."""
         shift_ns = 0
         for _ in range(self._loop):
             count = first_ns = last_ns = 0
-            for group in self._one_pass(shift_ns):
+            videos: dict[tuple[str, str], _Video] = {}
+            for group in self._groups(shift_ns, videos):
                 last_ns = group.stamp_ns
                 first_ns = last_ns if count == 0 else first_ns
                 count += 1
-                yield group
+                frames = tuple(_Pending(packet, self._submit(packet, videos)) for packet in group.frames.values())
+                yield _Set(frames, group.closed_ns)
             length_ns = last_ns - first_ns
             shift_ns += length_ns + (length_ns // (count - 1) if count > 1 else _USUAL_PERIOD_NS)
 
-    def _one_pass(self, shift_ns: int) -> Iterator[Group[_Pending]]:
-        videos: dict[tuple[str, str], _Video] = {}
+    def _groups(self, shift_ns: int, videos: dict[tuple[str, str], _Video]) -> Iterator[Group[Packet]]:
         for recorded in self._drive.packets():
             packet = _shifted(recorded, shift_ns) if shift_ns else recorded
-            pending = _Pending(packet, self._submit(packet, videos))
-            yield from self._synchroniser.add(packet.camera, packet.capture_ns, packet.log_ns, pending)
+            if packet.format in VIDEO_CODECS:
+                stream = (packet.camera, packet.format)
+                if stream not in videos:
+                    videos[stream] = _Video(VideoDecoder(packet.format))
+                videos[stream].waiting.append(packet)
+            yield from self._synchroniser.add(packet.camera, packet.capture_ns, packet.log_ns, packet)
         yield from self._synchroniser.flush()
 
     def _submit(self, packet: Packet, videos: dict[tuple[str, str], _Video]) -> Future[_Ingested]:
-        """Start the decoding of a packet; a video's pictures need the ones before them, dropped or not."""
+        """Start the decoding of a packet; a video's picture needs the ones before it, also those that were dropped."""
+        camera = self.rig[packet.camera]
         if packet.format not in VIDEO_CODECS:
-            return self._workers.submit(self._ingest, packet)
-        video = videos.setdefault((packet.camera, packet.format), _Video(VideoDecoder(packet.format)))
-        video.last = self._workers.submit(self._ingest, packet, video.decoder, video.last)
+            return self._workers.submit(self._ingest, packet, partial(_decode, packet, camera))
+        video = videos[packet.camera, packet.format]
+        before = []
+        while video.waiting and (waiting := video.waiting.popleft()) is not packet:
+            before.append(waiting.data)
+        decode = partial(video.decode, before, packet.data, camera)
+        video.last = self._workers.submit(self._ingest, packet, decode, video.last)
         return video.last
 
-    def _ingest(
-        self, packet: Packet, decoder: VideoDecoder | None = None, before: Future[_Ingested] | None = None
-    ) -> _Ingested:
+    def _ingest(self, packet: Packet, decode: Callable[[], Image], after: Future[_Ingested] | None = None) -> _Ingested:
         """On a worker: wait for the frame to arrive, and decode it."""
         arrival_ns = 0 if self._clock.stepped else self._wait_until(packet.log_ns)
-        if before is not None:
-            wait((before,))
+        if after is not None:
+            wait((after,))
         started_ns = self._clock.now_ns()
         image, problem = None, ""
         try:
-            if isinstance(packet.data, VideoFrame):
-                image = frame_to_image(packet.data, self.rig[packet.camera])
-            elif decoder is not None:
-                image = decoder.decode(packet.data, self.rig[packet.camera])
-            else:
-                image = decode_image(packet.data, self.rig[packet.camera])
+            image = decode()
         except UndecodableError as error:
             problem = str(error)
         return _Ingested(image, problem, arrival_ns, Span(started_ns, self._clock.now_ns()))
@@ -156,13 +168,13 @@ class Replay:
     def _wait_until(self, log_ns: int) -> int:
         """As the clock's, but only when the first frame set is ready to go, and no longer than until `close`."""
         self._started.wait()
-        self._closed.wait(max(0.0, (log_ns - self._clock.stamp_ns()) * 1e-9 - _WAKE_EARLY_S))
+        self._closed.wait(max(0.0, (self._clock.due_ns(log_ns) - self._clock.now_ns()) * 1e-9 - _WAKE_EARLY_S))
         return self._clock.now_ns() if self._closed.is_set() else self._clock.wait_until(log_ns)
 
-    def _hand_over(self, tick: int, group: Group[_Pending]) -> FrameSet | None:
-        """The frame set of a group whose time has come; None where none of its frames decoded."""
-        self._clock.wait_until(group.closed_ns)
-        done = [(pending.packet, pending.ingested.result()) for pending in group.frames.values()]
+    def _hand_over(self, tick: int, coming: _Set) -> FrameSet | None:
+        """The frame set whose time has come; None where none of its frames decoded."""
+        self._clock.wait_until(coming.closed_ns)
+        done = [(packet, ingested.result()) for packet, ingested in coming.frames]
         handed_over_ns = self._clock.now_ns()
         frames = []
         newest: Packet | None = None
@@ -192,14 +204,27 @@ class Replay:
 
 @dataclass
 class _Video:
+    """A camera's video stream: its decoder, the pictures read but not yet given to it, the last one that was."""
+
     decoder: VideoDecoder
+    waiting: deque[Packet] = field(default_factory=lambda: deque(maxlen=_MAX_WAITING))
     last: Future[_Ingested] | None = None
+
+    def decode(self, before: Sequence[bytes], data: bytes, camera: Camera) -> Image:
+        for dropped in before:
+            with suppress(UndecodableError):
+                self.decoder.decode(dropped, camera)
+        return self.decoder.decode(data, camera)
+
+
+def _decode(packet: Packet, camera: Camera) -> Image:
+    if packet.picture is not None:
+        return frame_to_image(packet.picture, camera)
+    return decode_image(packet.data, camera)
 
 
 def _frame(packet: Packet, image: Image, arrival_ns: int, span: Span) -> Frame:
-    encoded = None
-    if isinstance(packet.data, bytes) and packet.format not in VIDEO_CODECS:
-        encoded = EncodedImage(packet.format, packet.data)
+    encoded = EncodedImage(packet.format, packet.data) if packet.format in _STILL else None
     return Frame(packet.camera, image, packet.capture_ns, arrival_ns, span, packet.map_from_base, encoded)
 
 

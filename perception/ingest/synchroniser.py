@@ -136,9 +136,7 @@ class Synchroniser(Generic[T]):
 
     def _together(self, captures_ns: dict[str, int], capture_ns: int) -> bool:
         """Whether a capture is within the window of these."""
-        periods = sorted(self._period_ns.values())
-        window_ns = self._window_ns
-        if periods:
-            window_ns = min(window_ns, int(_PART_OF_PERIOD * periods[(len(periods) - 1) // 2]))
+        period_ns = min(self._period_ns.values(), default=self._max_gap_ns)
+        window_ns = min(self._window_ns, _PART_OF_PERIOD * period_ns)
         stamps = (capture_ns, *captures_ns.values())
         return max(stamps) - min(stamps) <= window_ns

@@ -71,7 +71,7 @@ class VideoDrive:
                         continue
                     first_ns = shown_ns if first_ns is None else first_ns
                     stamp_ns = shown_ns - first_ns
-                    yield Packet(camera, stamp_ns, stamp_ns, "frame", frame, str(self._path))
+                    yield Packet(camera, stamp_ns, stamp_ns, "", b"", str(self._path), picture=frame)
         except (FFmpegError, OSError) as error:
             reason = error.strerror or type(error).__name__
             self._faults.once(f"{self._path}: damaged after {stamp_ns * 1e-9:.3f} s: {reason}; all before it was read")
