@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -128,19 +129,18 @@ def timestamp(stamp_ns: int) -> Timestamp:
 def _entity(track: Track, stamp: Timestamp) -> SceneEntity:
     # A prediction is paler than what a camera saw in this tick.
     colour = _colour(track.label, 0.6 if track.seen_by else 0.2)
-    speed = float(np.hypot(track.velocity[0], track.velocity[1]))
+    speed = math.hypot(track.velocity[0], track.velocity[1])
     above = track.position + np.array([0.0, 0.0, track.size[2] / 2 + 0.6])
-    upright = geometry.rotation_about_z(track.yaw)
     return SceneEntity(
         timestamp=stamp,
         frame_id=BASE,
         id=str(track.id),
         lifetime=_LIFETIME,
         metadata=[KeyValuePair(key=key, value=value) for key, value in _metadata(track).items()],
-        cubes=[CubePrimitive(pose=_pose(track.position, upright), size=_vector(track.size), color=colour)],
+        cubes=[CubePrimitive(pose=_pose(track.position, track.yaw), size=_vector(track.size), color=colour)],
         texts=[
             TextPrimitive(
-                pose=_pose(above, np.eye(3)),
+                pose=_pose(above, 0.0),
                 billboard=True,
                 scale_invariant=True,
                 font_size=14,
@@ -164,9 +164,8 @@ def _metadata(track: Track) -> dict[str, str]:
 
 def _arrow(track: Track, speed: float) -> ArrowPrimitive:
     """As long as the way of one second."""
-    along = geometry.rotation_about_z(float(np.arctan2(track.velocity[1], track.velocity[0])))
     return ArrowPrimitive(
-        pose=_pose(track.position, along),
+        pose=_pose(track.position, math.atan2(track.velocity[1], track.velocity[0])),
         shaft_length=speed,
         shaft_diameter=0.12,
         head_length=0.4,
@@ -180,8 +179,10 @@ def _colour(label: int, alpha: float) -> Color:
     return Color(r=red / 255, g=green / 255, b=blue / 255, a=alpha)
 
 
-def _pose(position: Float, rotation: Float) -> Pose:
-    return Pose(position=_vector(position), orientation=_quaternion(rotation))
+def _pose(position: Float, yaw: float) -> Pose:
+    """Of something that stands upright."""
+    orientation = Quaternion(z=math.sin(yaw / 2), w=math.cos(yaw / 2))
+    return Pose(position=_vector(position), orientation=orientation)
 
 
 def _vector(xyz: Float) -> Any:

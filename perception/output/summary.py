@@ -97,7 +97,7 @@ def machine() -> dict[str, Any]:
         "cores_allowed": len(os.sched_getaffinity(0)),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "load_average_1_min": round(os.getloadavg()[0], 2),
-        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
     }
 
 
@@ -149,7 +149,7 @@ def _percentiles(measured: Percentiles) -> dict[str, Any]:
     values = {
         "p50_ms": measured.p50,
         "p99_ms": measured.p99,
-        "p99.9_ms": measured.p999,
+        "p999_ms": measured.p999,
         "max_ms": measured.max,
     }
     return {"count": measured.count} | {
