@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=Path, metavar="RUN", help="the directory that a run wrote")
     parser.add_argument("--drive", type=Path, help="the drive, if it is not where the run had it")
     parser.add_argument("--rig", type=Path, help="calibration, for a drive that holds none (default: the run's)")
-    parser.add_argument("--range-m", type=float, default=RANGE_M, help="MOTA, IDF1, HOTA up to here (default: 50)")
-    parser.add_argument("--match-m", type=float, default=MATCH_M, help="centres this close match (default: 2)")
+    parser.add_argument("--range-m", type=_metres, default=RANGE_M, help="MOTA, IDF1, HOTA up to here (default: 50)")
+    parser.add_argument("--match-m", type=_metres, default=MATCH_M, help="centres this close match (default: 2)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     arguments = parser.parse_args(argv)
     try:
@@ -52,11 +53,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PerceptionError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_REFUSED
+    for fault in figures["faults"]:
+        print(f"fault: {fault}", file=sys.stderr)
     if arguments.json:
         print(text, end="")
     else:
         print_figures(Console(), figures, arguments.run / EVALUATION)
     return 0
+
+
+def _metres(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a length over 0, got {text}")
+    return value
 
 
 def evaluate(
@@ -98,6 +108,7 @@ def evaluate(
         "ticks": len(compared),
         "ticks_compared": sum(compared),
         "images_compared": images,
+        "faults": list(drive.faults()),
         "rules": {
             "iou": IOU,
             "match_m": match_m,
@@ -117,7 +128,7 @@ def _inputs(run: Path, drive: Path | None, rig: Path | None) -> tuple[Path, Path
     summary = read_summary(run)
     try:
         drive = Path(summary["drive"]["path"])
-        rig = rig or (Path(summary["config"]["rig"]) if summary["config"]["rig"] else None)
+        rig = rig or (Path(summary["drive"]["rig"]) if summary["drive"]["rig"] else None)
     except (KeyError, TypeError):
         raise ResultsError(f"{run / SUMMARY}: does not name the run's drive; give it with --drive") from None
     if not drive.exists():

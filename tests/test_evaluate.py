@@ -167,3 +167,21 @@ def test_ticks_without_a_pose_are_left_out(tmp_path: Path, drive: Path, capsys: 
     (run / "tracks.jsonl").write_text("".join(lines))
     figures = figures_of(run, capsys)
     assert (figures["ticks"], figures["ticks_compared"]) == (8, 7)
+
+
+def test_damage_in_the_drive_is_told_and_the_rest_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = write_drive(tmp_path / "drive.mcap", cameras=CAMERAS, ticks=8).path
+    run = write_run(tmp_path / "run", whole)
+    whole.write_bytes(whole.read_bytes()[: int(whole.stat().st_size * 0.6)])
+    assert evaluate.main([str(run)]) == 0
+    output = capsys.readouterr()
+    assert "fault: " in output.err
+    assert 0 < json.loads((run / "evaluation.json").read_text())["ticks_compared"] < 8
+
+
+@pytest.mark.parametrize("length", ["0", "-1", "nan", "inf", "far"])
+def test_a_length_that_is_none_is_refused(length: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        evaluate.main([str(tmp_path), "--match-m", length])
+    assert stopped.value.code == 2
+    assert "--match-m" in capsys.readouterr().err

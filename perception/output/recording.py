@@ -34,6 +34,7 @@ from perception.output.files import AtomicFile
 
 RECORDING: Final = "recording.mcap"
 _JPEG_QUALITY: Final = 92
+_CHUNK_BYTES: Final = 256 * 1024  # what a killed run loses at most
 _LATENCY_SCHEMA: Final = {
     "type": "object",
     "title": "perception.Latency",
@@ -58,7 +59,8 @@ class RecordingWriter:
         self._record_images = record_images
         self._diagnostics = _Diagnostics(faults)
         self._file = AtomicFile(directory / RECORDING)
-        self._writer = Writer(self._file, compression=CompressionType.ZSTD, enable_data_crcs=True)  # type: ignore[arg-type]
+        stream: Any = self._file  # as much of one as the writer uses
+        self._writer = Writer(stream, chunk_size=_CHUNK_BYTES, compression=CompressionType.ZSTD, enable_data_crcs=True)
         self._writer.start(library="perception")
         self._schemas: dict[str, int] = {}
         self._channels: dict[str, int] = {}

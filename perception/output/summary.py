@@ -45,7 +45,7 @@ def write_summary(
         "versions": _versions(),
         "machine": machine(),
         "chosen": {**chosen, "model": _fingerprint(config.detector.model), "cameras": list(cameras)},
-        "drive": _drive(config.replay),
+        "drive": _drive(config.replay, config.rig),
         "pace": config.pace,
         "deadline_ms": config.budget.end_to_end_ms,
         "wall_s": round(wall_s, 3),
@@ -135,10 +135,12 @@ def _fingerprint(model: Path | None) -> dict[str, Any] | None:
     return {"path": str(model.resolve()), "sha256": digest.hexdigest()}
 
 
-def _drive(path: Path | None) -> dict[str, Any] | None:
+def _drive(path: Path | None, rig: Path | None) -> dict[str, Any] | None:
+    """As paths that hold wherever they are read from."""
     if path is None:
         return None
-    return {"path": str(path.resolve()), "bytes": path.stat().st_size if path.is_file() else None}
+    size = path.stat().st_size if path.is_file() else None
+    return {"path": str(path.resolve()), "bytes": size, "rig": None if rig is None else str(rig.resolve())}
 
 
 def _row(row: LedgerRow) -> dict[str, Any]:

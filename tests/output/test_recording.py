@@ -226,6 +226,17 @@ def test_it_gets_its_name_when_it_is_whole(tmp_path: Path, rig: Rig) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["recording.mcap"]
 
 
+def test_a_killed_run_leaves_whole_chunks_that_replay(tmp_path: Path, rig: Rig) -> None:
+    writer = RecordingWriter(tmp_path, rig, record_images=True, faults=tuple)
+    for i in range(30):
+        writer.record(make_tick(i, rig, ids=range(1, 20)))
+    left = tmp_path / "left.mcap"
+    left.write_bytes((tmp_path / "recording.mcap.partial").read_bytes())
+    drive = open_drive(left)
+    assert 0 < len(list(drive.packets())) < 60
+    assert any("left.mcap" in fault for fault in drive.faults())
+
+
 def test_a_run_without_ticks_leaves_an_empty_recording(tmp_path: Path, rig: Rig) -> None:
     assert read(record(tmp_path, [], rig)) == {}
 

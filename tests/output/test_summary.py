@@ -74,7 +74,7 @@ def test_drive_model_and_files_are_identified(tmp_path: Path) -> None:
     config = Config.model_validate({"replay": drive, "detector": {"model": model}})
     summary = summarise(tmp_path, Ledger(BUDGET, []), config=config, files=[drive, tmp_path / "none"])
     assert summary["chosen"]["model"] == {"path": str(model), "sha256": hashlib.sha256(b"weights").hexdigest()}
-    assert summary["drive"] == {"path": str(drive), "bytes": 5}
+    assert summary["drive"] == {"path": str(drive), "bytes": 5, "rig": None}
     assert summary["files"] == {"drive.mcap": 5}
     assert summary["config"]["detector"]["model"] == str(model)
 
