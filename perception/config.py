@@ -113,8 +113,14 @@ class NmsConfig(Section):
     max_detections: Annotated[int, Field(gt=0, le=10_000)] = 100
 
 
+def _nothing_required(schema: dict[str, Any]) -> None:
+    del schema["required"]  # `SizePriors` fills in what a config leaves out
+
+
 class SizePrior(Section):
     """The usual extent of a class: mean and standard deviation, in metres."""
+
+    model_config = ConfigDict(json_schema_extra=_nothing_required)
 
     length_m: Positive
     width_m: Positive
@@ -131,29 +137,49 @@ def _prior(size: Three, std: Three) -> SizePrior:
     )  # fmt: skip
 
 
-def _size_priors() -> dict[ClassName, SizePrior]:
-    return {
-        "car": _prior((4.6, 1.9, 1.65), (0.5, 0.15, 0.2)),
-        "truck": _prior((7.5, 2.5, 3.0), (2.5, 0.3, 0.6)),
-        "bus": _prior((11.0, 2.9, 3.4), (2.0, 0.2, 0.3)),
-        "motorcycle": _prior((2.1, 0.8, 1.5), (0.3, 0.15, 0.2)),
-        "bicycle": _prior((1.75, 0.6, 1.5), (0.2, 0.15, 0.25)),
-        "pedestrian": _prior((0.7, 0.7, 1.75), (0.15, 0.15, 0.15)),
-    }
+class SizePriors(Section):
+    """The usual extents; a config may change one number of one class and keep the rest."""
+
+    car: SizePrior = _prior((4.6, 1.9, 1.7), (0.5, 0.15, 0.25))
+    truck: SizePrior = _prior((7.5, 2.5, 3.0), (2.5, 0.3, 0.6))
+    bus: SizePrior = _prior((11.0, 2.9, 3.4), (2.0, 0.2, 0.3))
+    motorcycle: SizePrior = _prior((2.1, 0.8, 1.5), (0.3, 0.15, 0.2))
+    bicycle: SizePrior = _prior((1.75, 0.6, 1.5), (0.2, 0.15, 0.25))
+    pedestrian: SizePrior = _prior((0.7, 0.7, 1.75), (0.15, 0.15, 0.15))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_the_rest(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        usual = {name: field.default.model_dump() for name, field in cls.model_fields.items()}
+        return {
+            name: {**usual[name], **fields} if name in usual and isinstance(fields, Mapping) else fields
+            for name, fields in given.items()
+        }
 
 
 class FusionConfig(Section):
     """Lifting to 3-D, association and tracking."""
 
     pixel_std: Positive = Field(3.0, description="how exact a box edge is, in pixels of the original image")
-    ground_std_m: Positive = Field(0.15, description="how far the road departs from the plane under the vehicle")
+    ground_std_m: Positive = Field(0.2, description="how far the road departs from the plane under the vehicle")
     pitch_std_deg: Positive = Field(0.5, description="how far the camera departs from its calibrated pitch")
-    max_range_m: Positive = 100.0
-    gate_probability: Annotated[float, Field(gt=0.5, lt=1)] = 0.997
-    confirm_s: Annotated[float, Field(ge=0)] = Field(0.2, description="seen over this long, a track is published")
-    delete_s: Positive = Field(1.0, description="unseen for this long, a track ends")
-    acceleration_std_mps2: Positive = 2.0
-    sizes: Mapping[ClassName, SizePrior] = Field(default_factory=_size_priors)
+    yaw_std_deg: Positive = Field(0.2, description="how far the camera departs from its calibrated yaw")
+    max_range_m: Positive = Field(100.0, description="objects further away are neither measured nor tracked")
+    sizes: SizePriors = SizePriors()
+    gate_probability: Annotated[float, Field(gt=0.5, lt=1)] = Field(
+        0.997, description="how often the right measurement lies within a track's gate"
+    )
+    speed_std_mps: Positive = Field(8.0, description="how fast a new object may be moving")
+    acceleration_std_mps2: Positive = Field(2.0, description="how far a velocity strays in one second")
+    correlation_s: Annotated[float, Field(ge=0)] = Field(
+        0.3, description="how long a sensor's errors about one object last: a wrong size, a sloping road"
+    )
+    confirm_s: Annotated[float, Field(ge=0)] = Field(
+        0.25, description="seen over this long, a track is published; unseen for half as long before that, it ends"
+    )
+    delete_s: Positive = Field(1.5, description="unseen for this long, a track ends")
 
 
 class OutputConfig(Section):

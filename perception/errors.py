@@ -27,3 +27,7 @@ class OutputError(PerceptionError):
 
 class ResultsError(PerceptionError):
     """Results of a run that cannot be read back."""
+
+
+class MeasurementError(PerceptionError):
+    """A measurement that cannot be: not finite, of the wrong shape, or of no known class."""
