@@ -1,0 +1,52 @@
+"""The conditions that a world can have, and the random numbers that make it."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One kind of drive.
+
+    `light` is day, low_sun, dusk or night; `weather` clear, rain or fog. With `tunnel` the route leads through one.
+    `vehicles` drive and `pedestrians` walk in the whole town; `description` is for people.
+    """
+
+    name: str
+    description: str
+    light: str = "day"
+    weather: str = "clear"
+    tunnel: bool = False
+    vehicles: int = 46
+    pedestrians: int = 110
+
+
+SCENARIOS: Final = MappingProxyType(
+    {
+        scenario.name: scenario
+        for scenario in (
+            Scenario("day", "a bright day"),
+            Scenario("low_sun", "low sun, long shadows, glare", light="low_sun"),
+            Scenario("dusk", "after sunset, lamps and windows come on", light="dusk"),
+            Scenario("night", "street lamps and headlights", light="night", vehicles=40, pedestrians=80),
+            Scenario("tunnel", "a day, through an underpass and out again", tunnel=True),
+            Scenario("rain", "overcast and wet, drops on the lenses", weather="rain", pedestrians=80),
+            Scenario("night_rain", "lamps on a wet road", light="night", weather="rain", vehicles=40, pedestrians=60),
+            Scenario("fog", "grey, and little to see beyond 60 m", weather="fog", pedestrians=80),
+            Scenario("city", "the sample drive: low sun, a zebra crossing, a turn, an underpass", tunnel=True),
+        )
+    }
+)
+"""The scenarios by name."""
+
+
+def stream(seed: int, *names: str | int) -> np.random.Generator:
+    """The random numbers for one purpose: independent of all other purposes, and of the order of their use."""
+    keys = [zlib.crc32(str(name).encode()) for name in names]
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, *keys])))
