@@ -49,6 +49,7 @@ MESSAGES: Final[dict[str, Any]] = {
 MAX_SIDE: Final = 16_384
 _MAX_POINTS: Final = 10_000_000
 _UNIT_TOLERANCE: Final = 1e-3
+_LARGEST: Final = 1e12  # pixels, metres: beyond any that are true, well within what can be squared
 
 _DISTORTIONS: Final = {
     "plumb_bob": ("plumb_bob", 5),
@@ -246,8 +247,9 @@ def _matrix(name: str, numbers: Sequence[float], shape: tuple[int, int]) -> Floa
 
 
 def _finite(name: str, numbers: Float) -> Float:
-    if not np.isfinite(numbers).all():
-        raise ValueError(f"{name} holds {numbers[~np.isfinite(numbers)][0]}")
+    bad = ~(np.abs(numbers) < _LARGEST)
+    if bad.any():
+        raise ValueError(f"{name} holds {numbers[bad][0]}")
     return numbers
 
 

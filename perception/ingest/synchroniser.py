@@ -125,11 +125,13 @@ class Synchroniser(Generic[T]):
         return None
 
     def _lateness(self, camera: str, capture_ns: int) -> tuple[str, str] | None:
-        """Whether the tick that a frame belongs to is over."""
+        """Why there is no place for a frame in its tick: groups' stamps would not rise with it."""
+        behind = bool(self._open) and capture_ns <= max(self._open_captures.values())
+        if behind and camera in self._open:
+            return "surplus", "its tick has a frame of this camera already"
         closed = self._closed_captures
         missed = bool(closed) and camera not in closed and self._together(closed, capture_ns)
         over = bool(closed) and capture_ns <= max(closed.values())
-        behind = bool(self._open) and capture_ns < min(self._open_captures.values())
         if missed or over or (behind and not self._together(self._open_captures, capture_ns)):
             return "late", f"it came after its tick had closed, sync.window_ms is {self._config.window_ms:g}"
         return None

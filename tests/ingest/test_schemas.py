@@ -82,6 +82,7 @@ def test_a_calibration_that_cannot_be_true_is_refused(fields: dict[str, Any], pr
         ((0, 0, 0, 0), "rotation is not a rotation: its quaternion has length 0, expected 1"),
         ((0, 0, 0, 2), "has length 2"),
         ((0, float("nan"), 0, 1), "rotation holds nan"),
+        ((1e300, 0, 0, 1), r"rotation holds 1e\+300"),
     ],
 )
 def test_a_rotation_that_is_none_is_refused_with_its_frames(rotation: tuple[float, ...], problem: str) -> None:

@@ -112,6 +112,16 @@ def test_one_absurd_stamp_does_not_take_the_other_cameras_with_it() -> None:
     assert contents(seen) == [["l0", "r0"], ["r1"], ["l2", "r2"]]
 
 
+def test_a_second_frame_of_one_camera_in_one_tick_is_dropped() -> None:
+    sync = synchroniser("left", "right", "rear")
+    sync.add("right", START, START, "r0")
+    sync.add("left", START + 10 * MS, START + 10 * MS, "l0")
+    sync.add("right", START + 5 * MS, START + 11 * MS, "r again")
+    assert contents(sync.flush()) == [["l0", "r0"]]
+    (line,) = sync.faults()
+    assert "its tick has a frame of this camera already" in line
+
+
 @dataclass(frozen=True)
 class Shot:
     camera: str
@@ -160,7 +170,7 @@ def test_frames_of_a_tick_come_together_whatever_is_missing(recording: tuple[lis
         max_size=40,
     )
 )
-@settings(deadline=None)
+@settings(deadline=None, max_examples=300)
 def test_whatever_comes_sets_are_consistent(arrivals: list[tuple[str, int, int]]) -> None:
     sync: Synchroniser[int] = Synchroniser(("a", "b", "c"), CONFIG)
     groups: list[Group[int]] = []
