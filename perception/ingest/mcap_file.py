@@ -176,4 +176,5 @@ def _summary(file: BinaryIO) -> Summary | None:
         for record in records
         if isinstance(record, Channel) and (statistics is None or statistics.channel_message_counts.get(record.id))
     }
-    return Summary(schemas, (statistics.message_start_time, statistics.message_end_time) if statistics else None)
+    times = (statistics.message_start_time, statistics.message_end_time) if statistics else (1, 0)
+    return Summary(schemas, times if times[0] <= times[1] < 2**63 else None)

@@ -273,3 +273,4 @@ def test_a_replay_is_a_source(drive_path: Path) -> None:
     with playing(open_drive(drive_path)) as replay:
         source: Source = replay
         assert list(source.rig) == list(CAMERAS)
+        assert replay.duration_s == pytest.approx(0.504)
