@@ -30,7 +30,7 @@ class Requirement(Section):
 
 
 class Profile(Section):
-    """configs/coverage.yaml: what calibration has to cover."""
+    """configs/engines/coverage.yaml: what calibration has to cover."""
 
     require: tuple[Requirement, ...]
 

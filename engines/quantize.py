@@ -39,7 +39,7 @@ _GOLDEN_VALUES: Final = 32
 
 
 class QuantizeConfig(Section):
-    """configs/quantize.yaml: how INT8 models are made."""
+    """configs/engines/quantize.yaml: how INT8 models are made."""
 
     every: Annotated[int, Field(gt=0)] = Field(5, description="one frame set in so many is calibrated on")
     sensitivity_frames: Annotated[int, Field(gt=0)] = Field(16, description="frames that sensitivity is measured on")
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--method", choices=get_args(qdq.Method), default="entropy", help="default: %(default)s")
     add(
         "--profile",
-        default="coverage.yaml",
+        default="engines/coverage.yaml",
         metavar="NAME",
         help="what calibration has to cover (default: %(default)s)",
     )
@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--tags", default=None, metavar="KEY=VALUE,...", help="tags of drives that hold none, such as light=day")
     add("--rig", type=Path, metavar="FILE", help="calibration of cameras, for drives that hold none")
     add("--config", default="base.yaml", metavar="NAME", help="its detector section tells how the model is used")
-    add("--settings", default="quantize.yaml", metavar="NAME", help="see configs/quantize.yaml")
+    add("--settings", default="engines/quantize.yaml", metavar="NAME", help="see configs/engines/quantize.yaml")
     return parser
 
 

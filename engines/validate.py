@@ -39,7 +39,7 @@ Points = Annotated[float, Field(ge=0, le=100)]
 
 
 class ValidateConfig(Section):
-    """configs/validate.yaml: what INT8 may cost, in points of AP at an IoU of 0.5 (100 points are 1.0)."""
+    """configs/engines/validate.yaml: what INT8 may cost, in points of AP at an IoU of 0.5 (100 points are 1.0)."""
 
     every: Annotated[int, Field(gt=0)] = Field(5, description="one frame set in so many is looked at")
     max_drop_points: Points = Field(1.0, description="of mAP50 over all classes")
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--rig", type=Path, metavar="FILE", help="calibration of cameras, for drives that hold none")
     add("--tags", default=None, metavar="KEY=VALUE,...", help="tags of drives that hold none, such as light=day")
     add("--config", default="base.yaml", metavar="NAME", help="its detector section tells how the models are used")
-    add("--limits", default="validate.yaml", metavar="NAME", help="see configs/validate.yaml")
+    add("--limits", default="engines/validate.yaml", metavar="NAME", help="see configs/engines/validate.yaml")
     arguments = parser.parse_args(argv)
     try:
         return _validate(arguments)

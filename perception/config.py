@@ -141,7 +141,7 @@ class SizePriors(Section):
     """The usual extents; a config may change one number of one class and keep the rest."""
 
     car: SizePrior = _prior((4.6, 1.9, 1.7), (0.5, 0.15, 0.25))
-    truck: SizePrior = _prior((7.5, 2.5, 3.0), (2.5, 0.3, 0.6))
+    truck: SizePrior = _prior((6.8, 2.4, 2.7), (2.2, 0.35, 0.8))  # from pickup to lorry
     bus: SizePrior = _prior((11.0, 2.9, 3.4), (2.0, 0.2, 0.3))
     motorcycle: SizePrior = _prior((2.1, 0.8, 1.5), (0.3, 0.15, 0.2))
     bicycle: SizePrior = _prior((1.75, 0.6, 1.5), (0.2, 0.15, 0.25))

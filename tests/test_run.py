@@ -15,10 +15,10 @@ from perception import backends
 from perception.errors import BackendError
 from perception.output.jsonl import read_tracks
 from perception.run import EXIT_DAMAGED, EXIT_INTERRUPTED, EXIT_REFUSED, main
-from tests.drives import make_camera, write_drive
+from tests.drives import write_drive
 from tests.models import write_colour_detector
 
-CAMERAS = [make_camera("CAM_FRONT"), make_camera("CAM_FRONT_LEFT", yaw_deg=50)]
+CAMERAS = ("CAM_FRONT", "CAM_LEFT", "CAM_BACK", "CAM_RIGHT")
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +104,9 @@ def test_looping_goes_on_in_time(drive: Path, model: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_valid_files(drive: Path, model: Path, tmp_path: Path, number: int) -> None:
-    command = [sys.executable, "-m", "perception.run", "--config", "cpu.yaml", "--replay", drive, "--model", model]
-    process = subprocess.Popen([*command, "--loop", "100", "--out", tmp_path], stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "perception.run", "--config", "cpu.yaml", "--loop", "100"]
+    paths = ["--replay", str(drive), "--model", str(model), "--out", str(tmp_path)]
+    process = subprocess.Popen([*command, *paths], stdout=subprocess.DEVNULL)
     partial = tmp_path / "tracks.jsonl.partial"
     deadline = time.monotonic() + 30
     while not (partial.exists() and partial.stat().st_size) and time.monotonic() < deadline:
@@ -125,7 +126,7 @@ def test_an_interrupted_run_leaves_valid_files(drive: Path, model: Path, tmp_pat
         (["--replay", "nowhere.mcap"], ["nowhere.mcap"]),
         (["--model", "nowhere.onnx"], ["nowhere.onnx"]),
         (["--out", "/proc/nowhere"], ["/proc/nowhere", "--out"]),
-        (["--set", "detector.names=[a, b]"], ["detector.names", "2 names"]),
+        (["--set", "detector.names=[sofa, lamp]"], ["sofa, lamp", "detector.classes"]),
         (["--set", "detector.classes={sofa: car}"], ["sofa"]),
         (["--set", "detector.head=yolox"], ["yolox", "3x6"]),
     ],

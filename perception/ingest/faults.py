@@ -20,8 +20,8 @@ class Faults:
         if kind in self._first:
             self._count[kind] += 1
         elif len(self._first) < _MAX_KINDS:
-            self._first[kind] = line
             self._count[kind] = 1
+            self._first[kind] = line
         else:
             self._beyond += 1
 
