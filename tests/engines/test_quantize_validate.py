@@ -24,21 +24,21 @@ def workshop(tmp_path: Path) -> Path:
     write_quantisable_detector(tmp_path / "model.onnx")
     write_drive(tmp_path / "drive.mcap", cameras=("CAM_FRONT", "CAM_LEFT"), ticks=4, lidar=False)
     (tmp_path / "profile.yaml").write_text(PROFILE)
-    (tmp_path / "engines/quantize.yaml").write_text("{every: 1, sensitivity_frames: 2, max_left_out: 0}\n")
-    (tmp_path / "engines/validate.yaml").write_text("{every: 1, min_class_objects: 1}\n")
+    (tmp_path / "quantize.yaml").write_text("{every: 1, sensitivity_frames: 2, max_left_out: 0}\n")
+    (tmp_path / "validate.yaml").write_text("{every: 1, min_class_objects: 1}\n")
     return tmp_path
 
 
 def _quantize(workshop: Path, *more: str) -> int:
     files = [str(workshop / "model.onnx"), "--calibrate", str(workshop / "drive.mcap")]
-    settings = ["--profile", str(workshop / "profile.yaml"), "--settings", str(workshop / "engines/quantize.yaml")]
+    settings = ["--profile", str(workshop / "profile.yaml"), "--settings", str(workshop / "quantize.yaml")]
     out = ["--out", str(workshop / "model.int8.onnx"), "--method", "minmax"]
     return quantize.main([*files, *settings, *out, *more])
 
 
 def _validate(workshop: Path, model: str = "model.onnx") -> int:
     files = [str(workshop / model), str(workshop / "model.int8.onnx"), "--drives", str(workshop / "drive.mcap")]
-    return validate.main([*files, "--tags", "light=day", "--limits", str(workshop / "engines/validate.yaml")])
+    return validate.main([*files, "--tags", "light=day", "--limits", str(workshop / "validate.yaml")])
 
 
 def _spoil(workshop: Path) -> None:
