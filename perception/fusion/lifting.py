@@ -4,7 +4,7 @@ Each cue gives the range to the near face of an object as an *inverse* range wit
 the box meets the ground, and how tall the box is against the usual height of its class. In inverse range both are
 nearly Gaussian, and a box at or above the horizon is nothing special (Civera, Davison and Montiel 2008, "Inverse depth
 parametrization for monocular SLAM"). Cues are combined by their variances: one that is worth nothing here weighs
-nothing, and one more cue, such as a depth that the detector itself predicts, is one more row.
+nothing, and a depth that the detector itself predicts is one more row.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ CUT_STD: Final = 0.25
 """How far a centre is from where it is guessed when an edge is out of the image, as a part of the whole extent."""
 SAME_OBJECT_IOU: Final = 0.8
 """Boxes of one image that overlap this much are one object, labelled twice."""
+PREDICTED_SIZE_STD: Final = 0.1
+"""How exact a size is that the detector predicts, as a part of it."""
+LEAST_NEAR_M: Final = 0.5
+"""Nearer than this to the camera no predicted depth puts a near face."""
 _TINY: Final = 1e-9
 _NO_BOXES: Final = np.zeros((0, 4))
 _NO_SCORES: Final = np.zeros(0)
@@ -44,6 +48,19 @@ class _Sizes(NamedTuple):
     height_variance: Float
     half: Float
     half_variance: Float
+
+
+class _Predicted(NamedTuple):
+    """What the detector itself says of N objects in `base_link`; NaN where it says nothing.
+
+    `directions` (N, 2) are horizontal unit vectors from the camera to the centres, which are `distances` (N,) away.
+    """
+
+    directions: Float
+    distances: Float
+    distance_stds: Float
+    sizes: Float
+    yaws: Float
 
 
 class _Outline(NamedTuple):
@@ -91,9 +108,10 @@ class Lifter:
     def lift(self, detections: Sequence[Detections], poses: Sequence[Transform | None]) -> list[Measurements]:
         """Measure the objects of each image; `poses` are the ego poses at their captures and are passed on.
 
-        Positions are centres. Of the size only the height is measured, where the whole of it is seen; the heading
-        never is. Left out are boxes that are empty or not finite, a second label for one object, and objects further
-        from the camera than `max_range_m` or whose range no cue tells.
+        Positions are centres. Where detections have attributes, size and heading are theirs; else of the size only the
+        height is measured, where the whole of it is seen, and the heading never is. Left out are boxes that are empty
+        or not finite, a second label for one object, and objects further from the camera than `max_range_m` or whose
+        range no cue tells.
         """
         boxes = np.concatenate([_NO_BOXES, *(found.boxes for found in detections)])
         labels = np.concatenate([_NO_LABELS, *(found.labels for found in detections)])
@@ -102,19 +120,20 @@ class Lifter:
         lifted, hidden = _appraise(boxes, labels, image)
         boxes, labels, image = boxes[lifted], labels[lifted], image[lifted]
 
-        sizes = _Sizes(*self._sizes[:, labels])
+        predicted = self._predicted(detections, lifted)
+        sizes = _told_sizes(_Sizes(*self._sizes[:, labels]), predicted)
         outline = self._outline(boxes, image, [self._index[found.camera] for found in detections])
-        inverse_range, variance = _combine(*self._range_cues(outline, sizes))
+        inverse_range, variance = _combine(*self._range_cues(outline, sizes, hidden, predicted))
         near = 1 / np.maximum(inverse_range, self._least_inverse_range)
-        range_variance = variance * near**4 * np.where(hidden, OCCLUDED_STD**2, 1.0)
-        positions, covariances = self._place(outline, sizes, near, range_variance)
-        measured = np.full((len(boxes), 3), np.nan)
+        positions, covariances = self._place(outline, sizes, near, variance * near**4, predicted)
+        measured = predicted.sizes.copy()
         whole = outline.top_seen & outline.bottom_seen & ~hidden
-        measured[:, 2] = np.where(whole, near * (outline.top - outline.bottom), np.nan)
+        seen_height = np.where(whole, near * (outline.top - outline.bottom), np.nan)
+        measured[:, 2] = np.where(np.isnan(measured[:, 2]), seen_height, measured[:, 2])
 
         kept = np.flatnonzero(inverse_range > self._least_inverse_range)
         positions, covariances, measured = positions[kept], covariances[kept], measured[kept]
-        labels, scores, no_yaws = labels[kept], scores[lifted[kept]], np.full(len(kept), np.nan)
+        labels, scores, yaws = labels[kept], scores[lifted[kept]], predicted.yaws[kept]
         ends = np.searchsorted(image[kept], np.arange(len(detections) + 1)).tolist()
         return [
             Measurements(
@@ -123,13 +142,40 @@ class Lifter:
                 positions=positions[start:end],
                 covariances=covariances[start:end],
                 sizes=measured[start:end],
-                yaws=no_yaws[start:end],
+                yaws=yaws[start:end],
                 scores=scores[start:end],
                 labels=labels[start:end],
                 map_from_base=pose,
             )
             for found, pose, start, end in zip(detections, poses, ends[:-1], ends[1:], strict=True)
         ]
+
+    def _predicted(self, detections: Sequence[Detections], lifted: Index) -> _Predicted:
+        """What the attributes of the boxes to lift say, as it is in `base_link`."""
+        parts = [self._predicted_by(found) for found in detections]
+        if not parts:
+            return _unpredicted(0)
+        return _Predicted(*(np.concatenate(columns)[lifted] for columns in zip(*parts, strict=True)))
+
+    def _predicted_by(self, found: Detections) -> _Predicted:
+        told = found.attributes
+        if told is None:
+            return _unpredicted(len(found))
+        camera = self._cameras[self._index[found.camera]]
+        turn = camera.base_from_camera.rotation
+        rays = geometry.rays(camera, told.centres.astype(np.float64))
+        depths = told.depths_over_focal.astype(np.float64) * camera.intrinsics[1, 1]
+        away = (rays * depths[:, None]) @ turn.T
+        distances = np.hypot(away[:, 0], away[:, 1])
+        about_y = told.alphas + np.arctan2(rays[:, 0], rays[:, 2])
+        headings = np.stack([np.cos(about_y), np.zeros(len(about_y)), -np.sin(about_y)], axis=1) @ turn.T
+        return _Predicted(
+            directions=away[:, :2] / np.maximum(distances, _TINY)[:, None],
+            distances=distances,
+            distance_stds=distances * told.depth_stds,
+            sizes=told.sizes.astype(np.float64),
+            yaws=np.arctan2(headings[:, 1], headings[:, 0]),
+        )
 
     def _outline(self, boxes: Float, image: Index, cameras: Sequence[int]) -> _Outline:
         """`image` (N,) tells which of `cameras` took each box, in ascending order."""
@@ -164,7 +210,7 @@ class Lifter:
             bottom_seen=y2 < bottom_border,
         )
 
-    def _range_cues(self, outline: _Outline, sizes: _Sizes) -> tuple[Float, Float]:
+    def _range_cues(self, outline: _Outline, sizes: _Sizes, hidden: Mask, predicted: _Predicted) -> tuple[Float, Float]:
         """Inverse ranges to the near face and their variances, both (cues, N); infinite where a cue is of no use.
 
         Width is none of them: it depends on the heading, which is unknown, by more than a factor of two.
@@ -184,15 +230,23 @@ class Lifter:
         nearer = 2 * np.maximum(np.maximum(ground, height), _TINY)
 
         whole = outline.top_seen & outline.bottom_seen
-        return np.array([ground, height, nearer]), np.array(
+        of_outline = np.array(
             [
                 np.where(outline.bottom_seen, ground_variance, np.inf),
                 np.where(whole, height_variance, np.inf),
                 np.where(outline.bottom_seen, np.inf, nearer**2 / 3),
             ]
         )
+        of_outline *= np.where(hidden, OCCLUDED_STD**2, 1.0)
 
-    def _place(self, outline: _Outline, sizes: _Sizes, near: Float, range_variance: Float) -> tuple[Float, Float]:
+        told = np.isfinite(predicted.distances)
+        depth = 1 / np.where(told, np.maximum(predicted.distances - sizes.half, LEAST_NEAR_M), 1.0)
+        depth_variance = np.where(told, (predicted.distance_stds * depth**2) ** 2, np.inf)
+        return np.vstack([ground, height, nearer, depth]), np.vstack([of_outline, depth_variance])
+
+    def _place(
+        self, outline: _Outline, sizes: _Sizes, near: Float, range_variance: Float, predicted: _Predicted
+    ) -> tuple[Float, Float]:
         """Centres (N, 3) and covariances (N, 3, 3): ellipsoids along the line of sight."""
         distance = near + sizes.half
         half_angle = outline.half_angle
@@ -203,6 +257,8 @@ class Lifter:
         cos, sin = np.cos(turn), np.sin(turn)
         x = cos * outline.bearing[:, 0] - sin * outline.bearing[:, 1]
         y = sin * outline.bearing[:, 0] + cos * outline.bearing[:, 1]
+        told = np.isfinite(predicted.distances)
+        x, y = np.where(told, predicted.directions[:, 0], x), np.where(told, predicted.directions[:, 1], y)
         positions = outline.origin + np.array([distance * x, distance * y, rise]).T
 
         angle_variance = self._yaw_std**2 + (self._pixel_std * outline.angle_per_px) ** 2 / 2
@@ -229,6 +285,26 @@ def _usual_sizes(config: FusionConfig) -> Float:
     half = (length + width) / np.pi  # the mean over all headings of (length |cos| + width |sin|) / 2
     over_headings = (length**2 + width**2) / 8 + length * width / (2 * np.pi) - half**2
     return np.stack([height, height_std**2, half, over_headings + (length_std**2 + width_std**2) / np.pi**2])
+
+
+def _unpredicted(count: int) -> _Predicted:
+    nothing = np.full(count, np.nan)
+    return _Predicted(np.full((count, 2), np.nan), nothing, nothing, np.full((count, 3), np.nan), nothing)
+
+
+def _told_sizes(usual: _Sizes, predicted: _Predicted) -> _Sizes:
+    """The sizes that the detector predicts, where it does: with the heading known, half the extent is too."""
+    length, width, height = predicted.sizes.T
+    along = predicted.directions[:, 0] * np.cos(predicted.yaws) + predicted.directions[:, 1] * np.sin(predicted.yaws)
+    across = np.sqrt(np.maximum(1 - along**2, 0))
+    half = (length * np.abs(along) + width * across) / 2
+    told = np.isfinite(half)
+    return _Sizes(
+        height=np.where(told, height, usual.height),
+        height_variance=np.where(told, (PREDICTED_SIZE_STD * height) ** 2, usual.height_variance),
+        half=np.where(told, half, usual.half),
+        half_variance=np.where(told, (PREDICTED_SIZE_STD * half) ** 2, usual.half_variance),
+    )
 
 
 def _combine(values: Float, variances: Float) -> tuple[Float, Float]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from perception import geometry
 from perception.config import FusionConfig
 from perception.fusion.lifting import Lifter
-from perception.messages import CLASSES, Camera, Detections, Float, Measurements, Transform
+from perception.messages import CLASSES, Attributes, Camera, Detections, Float, Measurements, Transform
 from tests.fusion.simulator import CONFIG, DISTORTIONS, box_of, camera, detections, usual_size
 
 CAR, TRUCK, BUS, _, _, PEDESTRIAN = range(len(CLASSES))
@@ -166,6 +168,73 @@ def test_objects_out_of_range_and_improper_boxes_are_left_out() -> None:
     boxes = [far, [500, 400, 500, 450], [500, 400, 480, 450], [np.nan, 400, 600, 450], [500, 400, 600, np.inf]]
     assert len(lift(camera(), detections("FRONT", [np.array(box) for box in boxes], [CAR] * 5))) == 0
     assert len(lift(camera(), detections("FRONT", [], []))) == 0
+
+
+def told(taken_by: Camera, places: list[Transform], label: int, *, depth_std: float = 0.03) -> Detections:
+    """Detections of a detector whose attributes are right."""
+    boxes = [box_of(taken_by, place, usual_size(label)) for place in places]
+    found = detections(taken_by.name, [box for box in boxes if box is not None], [label] * len(places))
+    centres = np.array([place.translation for place in places])
+    seen = geometry.apply(geometry.inverse(taken_by.base_from_camera), centres)
+    pixels, depths = geometry.project(taken_by, seen)
+    headings = np.array([place.rotation[:, 0] for place in places]) @ taken_by.base_from_camera.rotation
+    alphas = np.arctan2(-headings[:, 2], headings[:, 0]) - np.arctan2(seen[:, 0], seen[:, 2])
+    n = len(places)
+    attributes = Attributes(
+        centres=pixels.astype(np.float32),
+        depths_over_focal=(depths / taken_by.intrinsics[1, 1]).astype(np.float32),
+        depth_stds=np.full(n, depth_std, np.float32),
+        sizes=np.tile(usual_size(label), (n, 1)).astype(np.float32),
+        alphas=alphas.astype(np.float32),
+    )
+    return replace(found, attributes=attributes)
+
+
+def deeper(found: Detections, factor: float) -> Detections:
+    assert found.attributes is not None
+    depths = found.attributes.depths_over_focal * np.float32(factor)
+    return replace(found, attributes=replace(found.attributes, depths_over_focal=depths))
+
+
+@pytest.mark.parametrize("model", DISTORTIONS)
+@pytest.mark.parametrize("yaw_deg", [0.0, 120.0])
+def test_what_the_detector_says_in_3d_is_taken_over_in_base_link(model: str, yaw_deg: float) -> None:
+    taken_by = camera(yaw_deg=yaw_deg, model=model, pitch_deg=5.0)
+    ahead = geometry.rotation_about_z(np.radians(yaw_deg))
+    places = []
+    for x, y, yaw in [(9.0, 1.0, 0.3), (25.0, -6.0, 2.5), (40.0, 10.0, -1.2)]:
+        at = ahead @ np.array([x, y, 0]) + np.array([0, 0, usual_size(CAR)[2] / 2])
+        places.append(Transform(geometry.rotation_about_z(yaw), at))
+    measured = lift(taken_by, told(taken_by, places, CAR))
+    for i, place in enumerate(places):
+        np.testing.assert_allclose(measured.positions[i, :2], place.translation[:2], atol=0.03 * (9 + 15 * i))
+        assert measured.yaws[i] == pytest.approx(geometry.yaw_of(place.rotation), abs=0.01)
+        np.testing.assert_allclose(measured.sizes[i], usual_size(CAR), rtol=1e-4)
+
+
+def test_a_predicted_depth_weighs_as_much_as_it_says_it_is_worth() -> None:
+    taken_by = camera()
+    places = [stand(30.0, 2.0, CAR, 0.4)]
+    silent = detections("FRONT", list(told(taken_by, places, CAR).boxes), [CAR])
+    sure, unsure = (told(taken_by, places, CAR, depth_std=std) for std in (0.02, 10.0))
+    stds = [range_std(lift(taken_by, found), taken_by)[0] for found in (sure, unsure, silent)]
+    assert stds[0] < 0.5 * stds[2]
+    assert stds[0] < stds[1] < 1.05 * stds[2]
+    # A wrong depth moves the sure one, and leaves the unsure one where its box puts it.
+    moved = [lift(taken_by, deeper(found, 1.2)).positions[0, 0] for found in (sure, unsure)]
+    assert moved[0] > 33
+    assert moved[1] == pytest.approx(30, abs=1)
+
+
+def test_cameras_with_and_without_attributes_go_together() -> None:
+    rig = {name: camera(name, yaw) for name, yaw in (("A", 0.0), ("B", 60.0))}
+    places = [stand(15.0, 1.0, CAR)]
+    with_attributes = told(rig["A"], places, CAR)
+    without = detections("B", [np.array([500, 330, 620, 420.0])], [CAR])
+    measured = Lifter(rig, CONFIG).lift([with_attributes, without], [None, None])
+    assert np.isfinite(measured[0].yaws).all()
+    assert np.isnan(measured[1].yaws).all()
+    np.testing.assert_array_equal(measured[1].positions, lift(rig["B"], without).positions)
 
 
 def test_cameras_are_lifted_together_as_each_would_be_alone() -> None:
