@@ -20,7 +20,7 @@ _STYLES: Final = 10
 def atlas() -> tuple[Float32, Int32]:
     """The texels of all styles at all levels, and where each (style, level) starts.
 
-    Texels are (n, 3): how bright the wall is, how much of it is glass, how much of it is frame.
+    Texels are planar (3, n): how bright the wall is, how much of it is glass, how much of it is frame.
     """
     parts, starts, at = [], np.zeros((_STYLES, LEVELS), np.int32), 0
     for style in range(_STYLES):
@@ -32,7 +32,7 @@ def atlas() -> tuple[Float32, Int32]:
             if level + 1 < LEVELS:
                 side = picture.shape[0] // 2
                 picture = np.asarray(cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA), np.float32).reshape(side, side, 3)
-    return np.concatenate(parts).astype(np.float32), starts
+    return np.ascontiguousarray(np.concatenate(parts).T, np.float32), starts
 
 
 def _picture(style: int) -> Float32:

@@ -172,3 +172,17 @@ def linear(colour: str) -> Float:
     """A colour given as sRGB ``#rrggbb`` as linear BGR in [0, 1] (IEC 61966-2-1)."""
     value = np.array([int(colour[i : i + 2], 16) for i in (5, 3, 1)]) / 255.0
     return np.asarray(np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4))
+
+
+def face_middles(corners: Float32) -> Float32:
+    """For each triangle (T, 3, 3) the middle (T, 3) of all triangles in its plane, so that a pane mirrors as one."""
+    u, v = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    normals = np.cross(u, v)
+    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
+    offsets = np.einsum("ij,ij->i", normals, corners[:, 0])
+    keys = np.round(np.c_[normals * 20, offsets * 20])
+    _, group = np.unique(keys, axis=0, return_inverse=True)
+    group = group.reshape(-1)
+    count = np.bincount(group)
+    middles = [np.bincount(group, corners[:, :, k].mean(1)) / count for k in range(3)]
+    return np.stack(middles, axis=1).astype(np.float32)[group]

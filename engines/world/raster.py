@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from engines.world.mesh import Mesh
 from perception.messages import Float, Float32, Int32
@@ -13,6 +14,10 @@ from perception.messages import Float, Float32, Int32
 FAR_M: Final = 400.0
 _NEAR_M: Final = 0.15
 _CHUNK_M: Final = 20.0
+_TILE: Final = 16
+_NEIGHBOURS: Final = np.ones((3, 3), np.uint8)
+
+IndexArray = NDArray[np.intp]
 
 
 class Pose(NamedTuple):
@@ -35,7 +40,8 @@ class Lens(NamedTuple):
 class Surface(NamedTuple):
     """Triangles in the world: `corners` (T, 3, 3), `normals` (T, 3) of unit length and what they look like.
 
-    `emission` (T,) is how strongly a lamp is lit, `owners` (T,) the number of the actor, from 1, or 0.
+    `middles` (T, 3) are the middles of the faces that triangles are part of, `emission` (T,) is how strongly a lamp is lit,
+    `owners` (T,) the number of the actor, from 1, or 0.
     """
 
     corners: Float32
@@ -43,6 +49,7 @@ class Surface(NamedTuple):
     colours: Float32
     kinds: Int32
     textures: Float32
+    middles: Float32
     emission: Float32
     owners: Int32
 
@@ -57,7 +64,7 @@ def normals_of(corners: Float32) -> Float32:
     n[:, 0] = u[:, 1] * v[:, 2] - u[:, 2] * v[:, 1]
     n[:, 1] = u[:, 2] * v[:, 0] - u[:, 0] * v[:, 2]
     n[:, 2] = u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
-    length = np.sqrt((n * n).sum(1))
+    length = np.sqrt(n[:, 0] ** 2 + n[:, 1] ** 2 + n[:, 2] ** 2)
     n /= np.maximum(length, 1e-9)[:, None]
     return n
 
@@ -66,12 +73,19 @@ def surface(mesh: Mesh) -> Surface:
     """A mesh that stands in the world and belongs to nobody."""
     count = len(mesh.kinds)
     zeros = np.zeros(count, np.float32)
-    return Surface(mesh.corners, normals_of(mesh.corners), mesh.colours, mesh.kinds, mesh.textures, zeros, np.zeros(count, np.int32))
+    return Surface(mesh.corners, normals_of(mesh.corners), mesh.colours, mesh.kinds, mesh.textures, mesh.corners.mean(1), zeros, np.zeros(count, np.int32))
 
 
 def concatenate(parts: list[Surface]) -> Surface:
     """All in one."""
     return Surface(*(np.concatenate(fields) for fields in zip(*(tuple.__iter__(p) for p in parts), strict=True)))
+
+
+def towards(seen: Surface, pose: Pose) -> NDArray[np.bool_]:
+    """Which triangles turn their outside to a camera."""
+    way = pose.place.astype(np.float32) - seen.corners[:, 0]
+    n = seen.normals
+    return np.asarray(n[:, 0] * way[:, 0] + n[:, 1] * way[:, 1] + n[:, 2] * way[:, 2] > 0)
 
 
 class Chunks:
@@ -119,18 +133,28 @@ def in_camera(corners: Float32, pose: Pose) -> Float32:
 
 def inside(corners: Float32, lens: Lens) -> np.ndarray:
     """Which triangles of the optical frame are not wholly beside the image or behind the camera."""
-    x, y, z = corners[..., 0], corners[..., 1], corners[..., 2]
-    keep = z.max(1) > _NEAR_M
-    keep &= (lens.focal * x + lens.cx * z).max(1) > 0
-    keep &= (lens.focal * x + (lens.cx - lens.width) * z).min(1) < 0
-    keep &= (lens.focal * y + lens.cy * z).max(1) > 0
-    return keep & ((lens.focal * y + (lens.cy - lens.height) * z).min(1) < 0)
+    f = np.float32(lens.focal)
+    x, y, z = corners[..., 0] * f, corners[..., 1] * f, corners[..., 2]
+    keep = _greatest(z) > _NEAR_M
+    keep &= _greatest(x + np.float32(lens.cx) * z) > 0
+    keep &= _least(x + np.float32(lens.cx - lens.width) * z) < 0
+    keep &= _greatest(y + np.float32(lens.cy) * z) > 0
+    return np.asarray(keep & (_least(y + np.float32(lens.cy - lens.height) * z) < 0))
+
+
+def _least(values: Float32) -> Float32:
+    """The least of three, row by row: quicker than `min` along so short an axis."""
+    return np.minimum(np.minimum(values[:, 0], values[:, 1]), values[:, 2])
+
+
+def _greatest(values: Float32) -> Float32:
+    return np.maximum(np.maximum(values[:, 0], values[:, 1]), values[:, 2])
 
 
 def clip_near(corners: Float32) -> tuple[Float32, Int32]:
     """Cut triangles off at the near plane; also which triangle each of the results comes from."""
     front = corners[..., 2] > _NEAR_M
-    count = front.sum(1)
+    count = front[:, 0].astype(np.int8) + front[:, 1] + front[:, 2]
     whole = np.flatnonzero(count == 3)
     parts, sources = [corners[whole]], [whole]
     one, two = np.flatnonzero(count == 1), np.flatnonzero(count == 2)
@@ -162,23 +186,52 @@ _FLAT.setShadingType(cv2.RASTERIZE_SHADING_FLAT)
 _FLAT.setCullingMode(cv2.RASTERIZE_CULLING_NONE)
 
 
-def rasterise(corners: Float32, numbers: Int32, lens: Lens, depth: Float32) -> Int32:
+def rasterise(corners: Float32, numbers: Int32, lens: Lens, depth: Float32, seen: Float32 | None = None) -> Float32:
     """Draw triangles (T, 3, 3) of the optical frame, none of it nearer than the near plane, over `depth`, in place.
 
-    Returns the number (H, W) of the triangle that each pixel shows, 0 where `depth` was nearer.
+    Returns `seen` (H, W, 3), made anew where it is not given, with the number of the triangle that each pixel shows in its
+    first channel; 0, or what was there, where `depth` was nearer.
     """
     # OpenCV's camera has its axis in the middle of the image, y up and z backwards.
     shifted = np.empty_like(corners)
     z = corners[..., 2]
-    shifted[..., 0] = corners[..., 0] + ((lens.cx - lens.width / 2) / lens.focal) * z
-    shifted[..., 1] = -corners[..., 1] - ((lens.cy - lens.height / 2) / lens.focal) * z
+    shifted[..., 0] = corners[..., 0] + np.float32((lens.cx - lens.width / 2) / lens.focal) * z
+    shifted[..., 1] = -corners[..., 1] - np.float32((lens.cy - lens.height / 2) / lens.focal) * z
     shifted[..., 2] = -z
-    colours = np.zeros((len(corners) * 3, 3), np.float32)
-    colours[::3, 0] = numbers  # exact up to 2**24; flat shading takes the first corner's
-    seen = np.zeros((lens.height, lens.width, 3), np.float32)
+    if seen is None:
+        seen = np.zeros((lens.height, lens.width, 3), np.float32)
     if len(corners):
+        colours = np.zeros((len(corners) * 3, 3), np.float32)
+        colours[::3, 0] = numbers  # exact up to 2**24; flat shading takes the first corner's
         cv2.triangleRasterize(
             shifted.reshape(-1, 3), np.arange(len(colours), dtype=np.int32).reshape(-1, 3), colours, seen, depth,
             np.eye(4, dtype=np.float32), float(2 * np.arctan(lens.height / 2 / lens.focal)), 0.1, FAR_M * 3, _FLAT,
         )  # fmt: skip
-    return seen[..., 0].astype(np.int32)
+    return seen
+
+
+def visible(corners: Float32, large: np.ndarray, lens: Lens, depth: Float32) -> IndexArray:
+    """Which triangle (H, W) of the optical frame each pixel shows, as its place in `corners` plus 1; 0 for none.
+
+    Triangles are drawn over `depth`. Those marked `large`, such as walls, are drawn first; what lies wholly behind them, or
+    between the middles of pixels, is then left out.
+    """
+    first = np.flatnonzero(large)
+    seen = rasterise(corners[first], (first + 1).astype(np.int32), lens, depth)
+    rest = np.flatnonzero(~large)
+    points = corners[rest]
+    z = points[..., 2]
+    u, v = points[..., 0] * lens.focal / z + lens.cx, points[..., 1] * lens.focal / z + lens.cy
+    left, right, top, bottom = _least(u), _greatest(u), _least(v), _greatest(v)
+    hits = (np.ceil(left - 0.5) <= right - 0.5) & (np.ceil(top - 0.5) <= bottom - 0.5)
+    small = (right - left < _TILE) & (bottom - top < _TILE)
+    rows, columns = -(-lens.height // _TILE), -(-lens.width // _TILE)
+    padded = cv2.copyMakeBorder(depth, 0, rows * _TILE - lens.height, 0, columns * _TILE - lens.width, cv2.BORDER_REPLICATE)
+    farthest = np.asarray(padded).reshape(rows, _TILE, -1).max(1).reshape(rows, columns, _TILE).max(2)
+    farthest = np.asarray(cv2.dilate(farthest, _NEIGHBOURS))
+    column = np.clip((left + right) * (0.5 / _TILE), 0, columns - 1).astype(np.intp)
+    row = np.clip((top + bottom) * (0.5 / _TILE), 0, rows - 1).astype(np.intp)
+    hidden = small & (_least(z) > farthest[row, column])
+    drawn = rest[hits & ~hidden]
+    rasterise(corners[drawn], (drawn + 1).astype(np.int32), lens, depth, seen)
+    return seen[..., 0].astype(np.intp)

@@ -6,14 +6,15 @@ Every pixel is shaded once, after the z-buffer has settled what it shows (deferr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from engines.world import facade, ground, light, raster, sky
 from engines.world.light import LAMP_PX_PER_M, SHADOW_PX_PER_M, Lighting, Window
-from engines.world.mesh import FACADE, GLASS, LEAVES, LIT, PAINT
+from engines.world.mesh import FACADE, GLASS, LEAVES, PAINT
 from engines.world.raster import FAR_M, Lens, Pose, Surface
 from perception.messages import Camera, Float32, Image, Int32
 
@@ -56,6 +57,7 @@ class Eye:
     sky_column: Float32
     sky_row: Float32
     sky_rows: int
+    height_m: float
 
 
 def eye(camera: Camera, oversample: int) -> Eye:
@@ -82,119 +84,144 @@ def eye(camera: Camera, oversample: int) -> Eye:
             first = row
     column, sky_row = sky.coordinates(np.moveaxis(rays, 0, -1).astype(np.float32), 0.0)
     sky_rows = min(start + 2 * oversample, lens.height)
-    return Eye(lens, rays.astype(np.float32), depth, tuple(bands), column, sky_row, sky_rows)
+    return Eye(lens, rays.astype(np.float32), depth, tuple(bands), column, sky_row, sky_rows, height)
 
 
 def draw(scene: Scene, window: Window, moving: Surface, view: Eye, pose: Pose, heading: float) -> tuple[Float32, Buffers]:
     """Render: light (3, H, W) and the buffers."""
     lens = view.lens
-    seen = _visible(scene, moving, pose, lens)
+    seen = _in_reach(scene, moving, pose, lens)
     in_camera = raster.in_camera(seen.corners, pose)
     inside = np.flatnonzero(raster.inside(in_camera, lens))
-    seen, in_camera = seen[inside], in_camera[inside]
-    clipped, sources = raster.clip_near(in_camera)
+    clipped, sources = raster.clip_near(in_camera[inside])
+    seen = seen[inside[sources]]
     depth = view.ground_depth.copy()
-    numbers = raster.rasterise(clipped, sources + 1, lens, depth)
-    owners = np.append(np.int32(0), seen.owners)[numbers]
-
-    c, s = np.float32(np.cos(heading)), np.float32(np.sin(heading))
-    base_x, base_y, base_z = view.rays
-    x = depth * (c * base_x - s * base_y) + np.float32(pose.place[0])
-    y = depth * (s * base_x + c * base_y) + np.float32(pose.place[1])
-    z = depth * base_z + np.float32(pose.place[2])
-    solid = numbers > 0
-
+    numbers = raster.visible(clipped, seen.kinds >= FACADE, lens, depth)
+    place = _places(view, pose, heading, depth)
     table = _Table(scene, seen, pose)
-    albedo = table.albedo[:, numbers]
-    _paint_ground(albedo, scene, view, numbers, x, y)
-    emission = table.emission[:, numbers]
-    _paint_facades(albedo, emission, table, scene, seen, numbers, depth, x, y, z, lens)
-    _paint_leaves(albedo, seen, numbers, x, y, z)
 
-    lit, open_sky, lamps = _fall(scene, window, solid, table.offset[:, numbers], x, y, z)
-    radiance = albedo * (table.ambient[:, numbers] * open_sky)
-    if lit is not None:
-        radiance += albedo * (table.direct[:, numbers] * lit)
-    if lamps is not None:
-        facing = table.facing_lamps[numbers]
-        for k in range(3):
-            fall = sum(lamps[kind] * colour[k] for kind, colour in enumerate(light.lamp_colours()))
-            radiance[k] += albedo[k] * fall * facing
-    radiance += emission
-    gloss = table.mirror[:, numbers]
-    radiance += gloss * open_sky
+    albedo = np.empty_like(place)
+    for row, plane in zip(table.albedo, albedo, strict=True):
+        np.take(row, numbers, out=plane, mode="clip")
+    _paint_ground(albedo, scene, view, numbers, place)
+    glow = _paint_facades(albedo, scene, seen, numbers, depth, place, lens)
+    _paint_leaves(albedo, seen, numbers, place)
+
+    fall = _fall(scene, window, table, numbers, place)
+    radiance = albedo
+    for k in range(3):
+        radiance[k] *= fall[k]
+    _add(radiance, *glow)
+    shining = np.flatnonzero(_taken(table.shines, numbers))
+    _add(radiance, shining, table.emission[:, numbers.ravel()[shining]])
     if scene.wet:
-        _reflect(radiance, scene, view, clipped, sources, table, numbers, depth, x, y)
+        _reflect(radiance, scene, view, clipped, table, numbers, place)
     _haze_and_sky(radiance, scene, view, depth, heading)
-    return radiance, Buffers(owners, depth)
+    return radiance, Buffers(np.append(np.int32(0), seen.owners)[numbers], depth)
 
 
-def _visible(scene: Scene, moving: Surface, pose: Pose, lens: Lens) -> Surface:
-    reach = min(FAR_M, scene.lighting.light.haze_m * 5)
+def _in_reach(scene: Scene, moving: Surface, pose: Pose, lens: Lens) -> Surface:
+    reach = min(FAR_M, scene.lighting.light.haze_m * 4)
     standing = scene.standing.surface[scene.standing.facing(pose, lens, reach)]
-    towards = np.einsum("ij,ij->i", moving.normals, pose.place.astype(np.float32) - moving.corners[:, 0]) > 0
-    return raster.concatenate([standing, moving[towards]])
+    return raster.concatenate([standing, moving[raster.towards(moving, pose)]])
+
+
+def _places(view: Eye, pose: Pose, heading: float, depth: Float32) -> Float32:
+    """The point (3, H, W) of the world that each pixel shows."""
+    c, s = np.float32(np.cos(heading)), np.float32(np.sin(heading))
+    x, y, z = view.rays
+    place = np.empty_like(view.rays)
+    np.multiply(c * x - s * y, depth, out=place[0])
+    np.multiply(s * x + c * y, depth, out=place[1])
+    np.multiply(z, depth, out=place[2])
+    place += pose.place.astype(np.float32)[:, None, None]
+    return place
+
+
+def _taken(row: NDArray[Any], numbers: raster.IndexArray) -> NDArray[Any]:
+    """``row[numbers]``, quicker; numbers are known to be in range."""
+    out = np.empty(numbers.shape, row.dtype)
+    return np.take(row, numbers, out=out, mode="clip")
+
+
+def _add(radiance: Float32, pixels: raster.IndexArray, light_: Float32) -> None:
+    for plane, more in zip(radiance.reshape(3, -1), light_, strict=True):
+        plane[pixels] += more
 
 
 class _Table:
-    """How each triangle looks, one row per property and colour, first column for pixels that show none."""
+    """How each triangle looks; the first entry is that of the ground and the sky, where no triangle shows.
+
+    `albedo` and `emission` are (3, 1 + T); `sky` and `sun` (1 + T,) are how much of either light falls on it if nothing is in
+    the way, `lamps` the same for street lamps; `offset` (2, 1 + T) is where to look for its shadow, in metres.
+    """
 
     def __init__(self, scene: Scene, seen: Surface, pose: Pose) -> None:
         lighting = scene.lighting
-        lamp = lighting.light
         up = seen.normals[:, 2]
         to_sun = np.clip(seen.normals @ lighting.sun.astype(np.float32), 0, 1)
-        to_sun[seen.kinds == LEAVES] = 0.35 + 0.65 * to_sun[seen.kinds == LEAVES]  # leaves let light through
-        sky_part = (up + 1) / 2
-        bounce, above = np.array(lamp.bounce, np.float32), np.array(lamp.sky, np.float32)
-        self.albedo = self._rows(seen.colours.T)
-        self.ambient = self._rows(np.outer(bounce, 1 - sky_part) + np.outer(above, sky_part), ground_value=above)
-        sun = np.array(lamp.sun, np.float32)
-        self.direct = self._rows(np.outer(sun, to_sun), ground_value=sun * np.float32(lighting.sun[2]))
-        self.emission = self._rows(seen.colours.T * seen.emission)
-        self.mirror = self._rows(self._reflected(scene, seen, pose))
-        self.facing_lamps = np.append(np.float32(1.0), 0.55 + 0.35 * np.clip(up, -0.6, 1)).astype(np.float32)
-        # Shadows are looked up a little off the surface, or it would shade itself.
-        self.offset = np.concatenate([np.zeros((3, 1), np.float32), seen.normals.T * np.float32(_SHADOW_OFFSET_M)], axis=1)
+        to_sun *= np.clip(to_sun * 8, 0, 1)  # light that grazes a wall only shows how coarse the shadows are
+        leaves = seen.kinds == LEAVES
+        to_sun[leaves] = 0.35 + 0.65 * to_sun[leaves]  # leaves let light through
+        dim = np.mean(lighting.light.bounce) / np.mean(lighting.light.sky)
+        self.albedo = _after(np.zeros(3), seen.colours.T)
+        self.sky = _after(1.0, dim + (1 - dim) * (up + 1) / 2)
+        self.sun = _after(lighting.sun[2], to_sun)
+        self.lamps = _after(1.0, 0.55 + 0.35 * np.clip(up, -0.6, 1))
+        slope = lighting.slope
+        self.offset = _after(np.zeros(2), _SHADOW_OFFSET_M * np.stack([seen.normals[:, i] - up * slope[i] for i in (0, 1)]))
+        self.emission = _after(np.zeros(3), (seen.colours * seen.emission[:, None]).T + _mirrored(scene, seen, pose))
+        self.shines = self.emission.any(0)
+        style = np.clip(seen.kinds - FACADE, 0, None)
+        self.windows = _after(0.0, np.where(seen.kinds >= FACADE, np.where(style == facade.SHOP, 0.6, 0.12), 0.0))
 
-    @staticmethod
-    def _rows(values: Float32, ground_value: Float32 | None = None) -> Float32:
-        first = np.zeros((3, 1), np.float32) if ground_value is None else np.asarray(ground_value, np.float32)[:, None]
-        return np.concatenate([first, values], axis=1).astype(np.float32)
 
-    @staticmethod
-    def _reflected(scene: Scene, seen: Surface, pose: Pose) -> Float32:
-        """What glass and paint mirror: the sky above, the street below (Schlick 1994 for the angle)."""
-        glossy = np.flatnonzero((seen.kinds == GLASS) | (seen.kinds == PAINT))
-        mirrored = np.zeros((3, len(seen.kinds)), np.float32)
-        if len(glossy) == 0:
-            return mirrored
-        normal = seen.normals[glossy]
-        sight = seen.corners[glossy].mean(1) - pose.place.astype(np.float32)
-        sight /= np.linalg.norm(sight, axis=1, keepdims=True)
-        cosine = -(sight * normal).sum(1)
-        out = sight + 2 * cosine[:, None] * normal
-        f0 = np.where(seen.kinds[glossy] == GLASS, 0.09, 0.045)
-        fresnel = f0 + (1 - f0) * np.clip(1 - cosine, 0, 1) ** 5 * 0.7
-        column, row = sky.coordinates(out.astype(np.float32), 0.0)
-        row = np.clip(row, 24, sky.ELEVATIONS - 1)
-        environment = scene.panorama[row.astype(int), column.astype(int) % sky.AZIMUTHS]
-        environment = np.minimum(environment, 6.0)
-        street = np.array(scene.lighting.light.sky, np.float32) * 0.35
-        above = np.clip(out[:, 2] * 5 + 0.35, 0, 1)[:, None]
-        mirrored[:, glossy] = ((environment * above + street * (1 - above)) * fresnel[:, None]).T
+def _after(first: float | NDArray[Any], values: NDArray[Any]) -> Float32:
+    """Put the ground's entry before those of the triangles."""
+    out = np.empty((*values.shape[:-1], values.shape[-1] + 1), np.float32)
+    out[..., 0] = first
+    out[..., 1:] = values
+    return out
+
+
+def _mirrored(scene: Scene, seen: Surface, pose: Pose) -> Float32:
+    """What glass and paint mirror (3, T): the sky above, the street below (Schlick 1994 for the angle)."""
+    mirrored = np.zeros((3, len(seen.kinds)), np.float32)
+    glossy = np.flatnonzero((seen.kinds == GLASS) | (seen.kinds == PAINT))
+    if len(glossy) == 0:
         return mirrored
+    normal = seen.normals[glossy]
+    sight = seen.middles[glossy] - pose.place.astype(np.float32)
+    sight /= np.linalg.norm(sight, axis=1, keepdims=True)
+    cosine = -(sight * normal).sum(1)
+    out = sight + 2 * cosine[:, None] * normal
+    f0 = np.where(seen.kinds[glossy] == GLASS, 0.10, 0.04)
+    fresnel = f0 + (1 - f0) * np.clip(1 - cosine, 0, 1) ** 5 * 0.6
+    column, row = sky.coordinates(out.astype(np.float32), 0.0)
+    row = np.clip(row, 30, sky.ELEVATIONS - 1)
+    environment = np.minimum(scene.panorama[row.astype(int), column.astype(int) % sky.AZIMUTHS], 5.0)
+    street = np.array(scene.lighting.light.sky, np.float32) * 0.3
+    above = np.clip(out[:, 2] * 3.0, 0, 1)[:, None]
+    under_roof = scene.lighting.sky_factor(*seen.middles[glossy].T)
+    mirrored[:, glossy] = ((environment * above + street * (1 - above)) * fresnel[:, None]).T
+    if under_roof is not None:
+        mirrored[:, glossy] *= np.maximum(under_roof, 0.06)
+    return mirrored
 
 
-def _paint_ground(albedo: Float32, scene: Scene, view: Eye, numbers: Int32, x: Float32, y: Float32) -> None:
+def _paint_ground(albedo: Float32, scene: Scene, view: Eye, numbers: raster.IndexArray, place: Float32) -> None:
     for start, end, level in view.bands:
         bare = numbers[start:end] == 0
         if not bare.any():
             continue
         scale = np.float32(ground.PX_PER_M / 2**level)
-        columns, rows = x[start:end] * scale - np.float32(0.5), y[start:end] * scale - np.float32(0.5)
+        columns, rows = place[0, start:end] * scale - np.float32(0.5), place[1, start:end] * scale - np.float32(0.5)
         texels = cv2.remap(scene.ground[level], columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         linear = cv2.split(cv2.LUT(texels, _LINEAR))
+        if level == 0:
+            zoom = np.float32(3.7)
+            fine = cv2.remap(_GRAIN, columns * zoom, rows * zoom, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+            linear = [plane * fine for plane in linear]
         for k in range(3):
             np.copyto(albedo[k, start:end], linear[k], where=bare)
 
@@ -205,131 +232,170 @@ def _to_linear() -> Float32:
 
 
 _LINEAR: Final = _to_linear()
+_GRAIN: Final = (1 + ground.noise_tile(np.random.Generator(np.random.PCG64(3)), ((1, 0.11), (2, 0.07)), 512)).astype(np.float32)
 _TEXELS, _STARTS = facade.atlas()
+_CHANCE: Final = np.random.Generator(np.random.PCG64(4)).uniform(0, 1, (2, 1024)).astype(np.float32)
 
 
 def _paint_facades(
-    albedo: Float32, emission: Float32, table: _Table, scene: Scene, seen: Surface, numbers: Int32, depth: Float32,
-    x: Float32, y: Float32, z: Float32, lens: Lens,
-) -> None:  # fmt: skip
-    is_facade = np.append(False, seen.kinds >= FACADE)  # noqa: FBT003
-    pixels = np.flatnonzero(is_facade[numbers.ravel()])
-    if len(pixels) == 0:
-        return
-    index = numbers.ravel()[pixels] - 1
-    px, py, pz, pd = (a.ravel()[pixels] for a in (x, y, z, depth))
-    textures = seen.textures.T
-    column = px * textures[0][index] + py * textures[1][index] + textures[2][index]
-    storey = pz * textures[3][index] + textures[4][index]
-    cell_x, cell_y = np.floor(column), np.floor(storey)
-    # Texels per pixel: a cell is about 3 m; looking along a wall it is narrower.
-    per_pixel = pd * (facade.CELL_PX / 3.0 / lens.focal)
-    level = np.clip(np.log2(np.maximum(per_pixel, 1)) + 0.4, 0, facade.LEVELS - 1).astype(np.int32)
-    side = facade.CELL_PX >> level
-    style = seen.kinds[index] - FACADE
-    texel_x = np.minimum(((column - cell_x) * side).astype(np.int32), side - 1)
-    texel_y = np.minimum(((storey - cell_y) * side).astype(np.int32), side - 1)
-    texels = _TEXELS[_STARTS[style, level] + texel_y * side + texel_x]
-    wall, glass, frame = texels[:, 0], texels[:, 1], texels[:, 2]
-    cell = (cell_x.astype(np.int64) * 7919 + cell_y.astype(np.int64) * 104729) & 0x7FFFFFFF
-    chance = ((cell * 1103515245 + 12345) >> 8 & 0xFF).astype(np.float32) / 255
-    base = albedo.reshape(3, -1)
+    albedo: Float32, scene: Scene, seen: Surface, numbers: raster.IndexArray, depth: Float32, place: Float32, lens: Lens
+) -> tuple[raster.IndexArray, Float32]:
+    """Windows and doors on the walls; returns the pixels of walls and what light comes out of their windows (3, n)."""
     lamp = scene.lighting.light
-    # Glass mirrors the sky; blinds and curtains show through some of it.
-    behind = 0.03 + 0.10 * (chance > 0.6)
-    mirrored = np.array(lamp.horizon, np.float32) * 0.30 / np.maximum(np.array(lamp.sky, np.float32) + 0.35 * np.array(lamp.sun, np.float32), 0.02)
-    lit = (chance * 977 % 1 < (0.45 if lamp.windows > 0.05 else 0.1)) & (glass > 0.05)
+    is_facade = np.append(False, seen.kinds >= FACADE)  # noqa: FBT003
+    pixels = np.flatnonzero(_taken(is_facade, numbers))
+    index = numbers.ravel()[pixels] - 1
+    x, y, z = (plane.ravel()[pixels] for plane in place)
+    t = [np.ascontiguousarray(row)[index] for row in seen.textures.T]
+    column = x * t[0] + y * t[1] + t[2]
+    storey = z * t[3] + t[4]
+    cell_x, cell_y = np.floor(column), np.floor(storey)
+    column -= cell_x
+    storey -= cell_y
+    per_pixel = depth.ravel()[pixels] * np.float32(facade.CELL_PX / 3.0 / lens.focal)  # texels per pixel
+    level = np.log2(np.maximum(per_pixel, 1)) + np.float32(0.4)
+    level = np.minimum(level, facade.LEVELS - 1).astype(np.int32)
+    side = np.right_shift(np.int32(facade.CELL_PX), level)
+    style = (seen.kinds - FACADE)[index]
+    texel_x, texel_y = (column * side).astype(np.int32), (storey * side).astype(np.int32)
+    at = _STARTS[style, level] + np.minimum(texel_y, side - 1) * side + np.minimum(texel_x, side - 1)
+    wall, glass, frame = (row[at] for row in _TEXELS)
+    cell = (cell_x.astype(np.int32) * 97 + cell_y.astype(np.int32) * 389 + style * 31) & 1023
+    chance, second = _CHANCE[0][cell], _CHANCE[1][cell]
+    # Glass mirrors the sky, less where curtains and blinds are drawn; brightest at the top of a pane.
+    curtain = (chance > 0.68) * (0.10 + 0.25 * second)
+    mirror = (0.35 + 0.65 * second) * (0.4 + 0.6 * storey)
+    sky_tone = np.array(lamp.horizon, np.float32) * 0.22 / (np.array(lamp.sky, np.float32) + 0.5 * np.array(lamp.sun, np.float32) + 0.01)
+    bare = 1 - glass
+    for k, plane in enumerate(albedo.reshape(3, -1)):
+        painted = plane[pixels] * wall
+        painted += frame * (np.float32(0.5) - painted)
+        plane[pixels] = painted * bare + (np.float32(0.012) + curtain + mirror * sky_tone[k]) * glass
+    if lamp.windows == 0:
+        return pixels[:0], np.zeros((3, 0), np.float32)
     shop = style == facade.SHOP
-    glow = np.where(shop, 0.9, np.where(lit, 0.35 + 0.65 * chance, 0.0)).astype(np.float32) * glass * lamp.windows * np.where(shop, 2.0, 1.3)
-    tint = np.stack([0.36 + 0.4 * chance * shop, 0.66 + 0.1 * shop, np.ones_like(chance)])
-    flat = emission.reshape(3, -1)
-    for k in range(3):
-        painted = base[k][pixels] * wall
-        painted += frame * (0.6 - painted) * 0.8
-        base[k][pixels] = painted * (1 - glass) + (behind + mirrored[k]) * glass
-        if lamp.windows > 0:
-            flat[k][pixels] += glow * tint[k]
+    share = np.float32(0.42 if lamp.windows > 0.08 else 0.12)
+    home = (chance < share) * (0.3 + 0.9 * second) * (0.75 + 0.5 * storey)
+    # A shop is lit from its ceiling, and there are things in its window.
+    goods = 0.35 + 0.65 * (storey > 0.35 + 0.2 * np.sin(column * 25 + cell_x))
+    display = (second > 0.22) * (0.5 + 0.7 * chance) * goods * (0.5 + storey)
+    glow = np.where(shop, display, home).astype(np.float32) * glass * np.float32(lamp.windows)
+    blue, green = np.where(shop, 0.62, 0.36 + 0.3 * (second > 0.8)), np.where(shop, 0.85, 0.68)
+    return pixels, np.stack([glow * blue, glow * green, glow]).astype(np.float32)
 
 
 _LEAF_NOISE: Final = np.random.Generator(np.random.PCG64(5)).uniform(0.55, 1.3, 4096).astype(np.float32)
 
 
-def _paint_leaves(albedo: Float32, seen: Surface, numbers: Int32, x: Float32, y: Float32, z: Float32) -> None:
+def _paint_leaves(albedo: Float32, seen: Surface, numbers: raster.IndexArray, place: Float32) -> None:
     is_leaf = np.append(False, seen.kinds == LEAVES)  # noqa: FBT003
-    pixels = np.flatnonzero(is_leaf[numbers.ravel()])
+    pixels = np.flatnonzero(_taken(is_leaf, numbers))
     if len(pixels) == 0:
         return
-    cells = [np.floor(a.ravel()[pixels] * 7.0).astype(np.int64) for a in (x, y, z)]
-    grain = _LEAF_NOISE[(cells[0] * 73 + cells[1] * 179 + cells[2] * 283) & 4095]
+    x, y, z = (np.floor(plane.ravel()[pixels] * np.float32(7.0)).astype(np.int32) for plane in place)
+    grain = _LEAF_NOISE[(x * 73 + y * 179 + z * 283) & 4095]
     for plane in albedo.reshape(3, -1):
         plane[pixels] *= grain
 
 
-def _fall(
-    scene: Scene, window: Window, solid: np.ndarray, offset: Float32, x: Float32, y: Float32, z: Float32
-) -> tuple[Float32 | None, Float32 | float, tuple[Float32, Float32] | None]:
-    """How much sun, sky and lamp light reaches each pixel."""
+def _fall(scene: Scene, window: Window, table: _Table, numbers: raster.IndexArray, place: Float32) -> Float32:
+    """The light (3, H, W) that falls on what each pixel shows: from the sky, the sun and the lamps."""
     lighting = scene.lighting
+    lamp = lighting.light
+    x, y, z = place
     column = (x - np.float32(window.low[0])) * np.float32(SHADOW_PX_PER_M)
     row = (y - np.float32(window.low[1])) * np.float32(SHADOW_PX_PER_M)
     near = cv2.remap(window.ground, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(255, 255, 0, 0))
     soft, contact = cv2.split(near)
-    contact = contact.astype(np.float32) * np.float32(1 / 255)
-    open_sky = 1 - (1 - contact) * np.clip(1 - z / np.float32(0.45), 0, 1)
-    lit = None
-    if window.heights is not None:
-        slope = lighting.slope * SHADOW_PX_PER_M
-        high = cv2.remap(
-            window.heights,
-            column + offset[0] * np.float32(SHADOW_PX_PER_M) - (z + offset[2]) * np.float32(slope[0]),
-            row + offset[1] * np.float32(SHADOW_PX_PER_M) - (z + offset[2]) * np.float32(slope[1]),
-            cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_CONSTANT, borderValue=(0, 0, 0, 0),
-        )  # fmt: skip
-        lit = np.where(solid, np.clip((z + offset[2] + np.float32(0.25) - high) * 4, 0, 1), soft.astype(np.float32) * np.float32(1 / 255))
+    from_sky = _taken(table.sky, numbers)
+    close = np.flatnonzero((contact < 250) & (z < np.float32(0.45)))
+    hidden = (1 - contact.ravel()[close] * np.float32(1 / 255)) * (1 - z.ravel()[close] * np.float32(1 / 0.45))
+    from_sky.ravel()[close] *= 1 - hidden
     tunnel = lighting.sky_factor(x, y, z)
     if tunnel is not None:
-        open_sky = open_sky * tunnel
-    lamps = None
+        from_sky *= tunnel
+    fall = np.empty_like(place)
+    for k in range(3):
+        np.multiply(from_sky, np.float32(lamp.sky[k]), out=fall[k])
+    if window.heights is not None:
+        sunlit = _sunlit(scene, window.heights, table, numbers, (column, row), z, np.asarray(soft))
+        for k in range(3):
+            fall[k] += sunlit * np.float32(lamp.sun[k])
     if window.lamps is not None:
         scale = np.float32(LAMP_PX_PER_M / SHADOW_PX_PER_M)
         both = cv2.remap(window.lamps, column * scale, row * scale, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(0, 0, 0, 0))
         warm, white = cv2.split(both)
+        facing = _taken(table.lamps, numbers)
         # Street lamps light what is below them, headlights what is low.
-        lamps = (warm * np.clip(1.25 - z / np.float32(8.0), 0, 1), white * np.clip(1.35 - z / np.float32(2.6), 0.06, 1))
-    return lit, open_sky, lamps
+        warm *= facing * np.clip(np.float32(1.25) - z * np.float32(1 / 8.0), 0, 1)
+        white *= facing * np.clip(np.float32(1.35) - z * np.float32(1 / 2.6), 0.06, 1)
+        for k, (warm_k, white_k) in enumerate(zip(*light.lamp_colours(), strict=True)):
+            fall[k] += warm * warm_k + white * white_k
+    return fall
+
+
+def _sampled(image: Float32, u: Float32, v: Float32) -> Float32:
+    """`image` at points (n,); 0 outside. In rows, for OpenCV limits the sides of an image."""
+    side = 1024
+    lines = -(-len(u) // side)
+    at = np.zeros((2, lines * side), np.float32)
+    at[0, : len(u)], at[1, : len(u)] = u, v
+    if lines == 0:
+        return at[0]
+    found = cv2.remap(
+        image, at[0].reshape(lines, side), at[1].reshape(lines, side), cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT, borderValue=(0, 0, 0, 0),
+    )  # fmt: skip
+    return np.asarray(found, np.float32).ravel()[: len(u)]
+
+
+def _sunlit(
+    scene: Scene, heights: Float32, table: _Table, numbers: raster.IndexArray, at: tuple[Float32, Float32], z: Float32, soft: Image
+) -> Float32:
+    """How much sun each pixel gets (H, W): the ground by the soft shadows, all else by its height over them."""
+    sunlit = _taken(table.sun, numbers)
+    facing = np.flatnonzero((sunlit > 0) & (numbers > 0))
+    number = numbers.ravel()[facing]
+    height = z.ravel()[facing]
+    slope = scene.lighting.slope
+    u, v = (
+        at[i].ravel()[facing] + (table.offset[i][number] - height * np.float32(slope[i])) * np.float32(SHADOW_PX_PER_M) for i in (0, 1)
+    )
+    high = _sampled(heights, u, v)
+    sunlit_there = sunlit.ravel()[facing]
+    sunlit *= soft
+    sunlit *= np.float32(1 / 255)
+    sunlit.ravel()[facing] = sunlit_there * np.clip((height + np.float32(0.5) - high) * 3, 0, 1)
+    return sunlit
 
 
 def _reflect(
-    radiance: Float32, scene: Scene, view: Eye, corners: Float32, sources: Int32, table: _Table, numbers: Int32,
-    depth: Float32, x: Float32, y: Float32,
-) -> None:  # fmt: skip
+    radiance: Float32, scene: Scene, view: Eye, corners: Float32, table: _Table, numbers: raster.IndexArray, place: Float32
+) -> None:
     """A wet road mirrors what stands on it: the same triangles once more, upside down, at half the resolution."""
-    lens = view.lens
+    lens, lamp = view.lens, scene.lighting.light
     first = view.bands[0][0]
     half = Lens(lens.width // 2, lens.height // 2, lens.focal / 2, lens.cx / 2, lens.cy / 2)
-    camera_height = depth[-1, lens.width // 2] * -view.rays[2, -1, lens.width // 2]
-    camera_height = float(view.ground_depth[-1, 0] * -view.rays[2, -1, 0])
     flipped = corners.copy()
-    flipped[..., 1] = 2 * camera_height - corners[..., 1]
+    flipped[..., 1] = 2 * view.height_m - corners[..., 1]
     far = np.full((half.height, half.width), FAR_M * 2, np.float32)
-    found = raster.rasterise(flipped, sources + 1, half, far)
-    looks = table.albedo * (table.ambient * 0.8) + table.emission * 1.0 + table.mirror * 0.7
-    column, row = view.sky_column[first:], view.sky_row[first:]
-    horizon = np.array(scene.lighting.light.horizon, np.float32)
-    zenith = np.array(scene.lighting.light.zenith, np.float32)
-    rise = np.clip((-view.rays[2, first:]) * 1.2, 0, 1) ** 0.6
-    fresnel = np.clip(0.05 + 0.75 * np.exp(view.rays[2, first:] * 7.0), 0, 1)
-    puddles = cv2.remap(scene.wetness, (x[first:] * 8) % 512, (y[first:] * 8) % 512, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-    strength = np.where(numbers[first:] == 0, fresnel * puddles, 0)
-    del column, row
+    found = raster.visible(flipped, np.ones(len(flipped), bool), half, far)[first // 2 :]
+    out = -view.rays[2, first:]
+    fresnel = np.clip(0.06 + 0.8 * np.exp(out * np.float32(-6.0)), 0, 1)
+    columns, rows = (plane[first:] * np.float32(8) for plane in place[:2])
+    strength = fresnel * cv2.remap(scene.wetness, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP) * (numbers[first:] == 0)
+    kept = 1 - np.float32(0.7) * strength
+    rise = np.clip(out[::2, ::2] * np.float32(1.2), 0, 1) ** np.float32(0.6)
+    tint = np.array([0.5, 0.8, 1.0]) * lamp.windows
+    size = (lens.width, lens.height - first)
     for k in range(3):
-        mirrored = np.where(found > 0, looks[k][found], -1)
-        sky_k = horizon[k] * (1 - rise) + zenith[k] * rise
-        grown = cv2.resize(mirrored, (lens.width, lens.height), interpolation=cv2.INTER_NEAREST)[first:]
-        grown = np.where(grown < 0, sky_k, grown)
-        grown = cv2.blur(grown, (3, 17))
-        radiance[k, first:] = radiance[k, first:] * (1 - 0.75 * strength) + grown * strength
+        looks = table.albedo[k] * table.sky * np.float32(lamp.sky[k] * 0.8) + np.minimum(table.emission[k], 3) + table.windows * np.float32(tint[k])
+        open_sky = np.float32(lamp.horizon[k]) * (1 - rise) + np.float32(lamp.zenith[k]) * rise
+        mirrored = _taken(looks, found)
+        np.copyto(mirrored, open_sky[: len(found)] if len(open_sky) >= len(found) else np.float32(lamp.horizon[k]), where=found == 0)
+        smeared = cv2.blur(cv2.blur(mirrored, (3, 15)), (1, 25))  # ripples draw reflections out towards the eye
+        radiance[k, first:] *= kept
+        radiance[k, first:] += cv2.resize(smeared, size, interpolation=cv2.INTER_LINEAR) * strength
 
 
 def _haze_and_sky(radiance: Float32, scene: Scene, view: Eye, depth: Float32, heading: float) -> None:
@@ -345,14 +411,16 @@ def _haze_and_sky(radiance: Float32, scene: Scene, view: Eye, depth: Float32, he
         haze = strip[np.round(middle).astype(int) % sky.AZIMUTHS].T
         haze = haze * 0.6 + np.array(light_.horizon, np.float32)[:, None] * 0.4
     through = np.exp(depth * np.float32(-1 / light_.haze_m))
+    veil = 1 - through
     rows = view.sky_rows
     sky_pixels = depth[:rows] > FAR_M
     for k in range(3):
         radiance[k] *= through
-        radiance[k] += (1 - through) * haze[k][None, :].astype(np.float32)
+        radiance[k] += veil * haze[k][None, :].astype(np.float32)
     if sky_pixels.any():
-        columns = (view.sky_column[:rows] + turn) % sky.AZIMUTHS
-        painted = cv2.remap(scene.panorama, columns.astype(np.float32), view.sky_row[:rows], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        veil = 0.93 if hazy else 0.0
+        columns = view.sky_column[:rows] + turn
+        lines = np.minimum(view.sky_row[:rows], sky.ELEVATIONS - 1)
+        painted = cv2.remap(scene.panorama, columns, lines, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+        mist = 0.93 if hazy else 0.0
         for k, plane in enumerate(cv2.split(painted)):
-            np.copyto(radiance[k, :rows], plane * (1 - veil) + veil * light_.horizon[k], where=sky_pixels)
+            np.copyto(radiance[k, :rows], plane * np.float32(1 - mist) + np.float32(mist * light_.horizon[k]), where=sky_pixels)

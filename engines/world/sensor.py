@@ -13,7 +13,7 @@ from perception.messages import Float32, Image
 _TARGET: Final = 0.17
 """The mean of the image that the exposure aims at, in linear light."""
 _LAG_S: Final = 0.55
-_STEPS: Final = 4096
+_STEPS: Final = 65536
 _WHITE: Final = 1.6
 
 
@@ -43,12 +43,13 @@ class Sensor:
 
     def expose(self, light: Float32, time_s: float) -> Image:
         """An image (H, W, 3) uint8 BGR of light (3, H, W) float32 that fell at `time_s`."""
-        picture = cv2.merge(list(light))
+        picture = np.asarray(cv2.merge(list(light)), np.float32)
         gain = self._meter(picture, time_s)
-        picture = np.minimum(picture * np.float32(gain), 60)
+        picture *= np.float32(gain)
         self._bloom(picture)
-        levels = np.minimum(picture * np.float32((_STEPS - 1) / _WHITE), _STEPS - 1).astype(np.uint16)
-        image = _CURVE[levels]
+        picture *= np.float32((_STEPS - 1) / _WHITE)
+        levels = np.minimum(picture, _STEPS - 1, out=picture).astype(np.uint16)
+        image = np.asarray(cv2.LUT(levels, _CURVE), np.uint8)
         if self._scenario.weather == "rain":
             image = self._rain(image)
         return self._noisy(image, gain)

@@ -30,7 +30,7 @@ from engines.world.mesh import (
     side_profile,
     wheel,
 )
-from perception.messages import CLASSES, Float
+from perception.messages import CLASSES, Float, Float32
 
 PHASES: Final = 8
 """Drawings of one stride, or of one turn of the pedals."""
@@ -66,12 +66,14 @@ _HAIRS: Final = tuple(linear(c) for c in ("#1b1714", "#2e221a", "#4f3824", "#7d6
 class Shape:
     """One object's looks: `label` indexes CLASSES, `size` (3,) is length, width, height of its box about (0, 0, height / 2).
 
-    `meshes` are the drawings of its movement: one, or `PHASES` over a stride of `stride_m`.
+    `meshes` are the drawings of its movement: one, or `PHASES` over a stride of `stride_m`;
+    `middles` are those of their faces.
     """
 
     label: int
     size: Float
     meshes: tuple[Mesh, ...]
+    middles: tuple[Float32, ...] = ()
     stride_m: float = 1.0
 
 
@@ -98,7 +100,7 @@ def _shape(name: str, meshes: list[Mesh], stride_m: float = 1.0, width: float | 
     middle = (low + high) / 2
     size[2] = high[2]
     centred = tuple(m.moved(-middle[0], -middle[1]) for m in meshes)
-    return Shape(CLASSES.index(name), size, centred, stride_m)
+    return Shape(CLASSES.index(name), size, centred, tuple(mesh.face_middles(m.corners) for m in centred), stride_m)
 
 
 def _pick(rng: np.random.Generator, colours: tuple[Float, ...]) -> Float:

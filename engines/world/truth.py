@@ -12,7 +12,7 @@ from engines.world.raster import Lens, Pose
 from perception.geometry import rotation_about_z
 from perception.messages import Camera, Float, Float32, Image, Int32
 
-_LARGEST_PX: Final = 64
+_LARGEST_PX: Final = 48
 """An object's own outline is drawn at this size, or smaller, to learn how many pixels it would have."""
 
 
@@ -51,7 +51,7 @@ class View(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """An actor at one moment: its triangles (T, 3, 3) in the world, and its 3-D box there."""
+    """An actor at one moment: its triangles (T, 3, 3) in the world that face the camera, and its 3-D box there."""
 
     id: int
     label: int
@@ -130,7 +130,7 @@ def _outline(corners: Float32, lens: Lens, whole: Float, box: Float) -> tuple[fl
     width, height = (np.ceil(size / shrink)).astype(int)
     small = Lens(int(width), int(height), lens.focal / shrink, (lens.cx - low[0]) / shrink, (lens.cy - low[1]) / shrink)
     depth = np.full((small.height, small.width), raster.FAR_M, np.float32)
-    covered = raster.rasterise(corners, np.ones(len(corners), np.int32), small, depth) > 0
+    covered = raster.rasterise(corners, np.ones(len(corners), np.int32), small, depth)[..., 0] > 0
     x0, y0 = np.round((box[:2] - low) / shrink).astype(int)
     x1, y1 = np.round((box[2:] - low) / shrink).astype(int)
     inside = np.count_nonzero(covered[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)])

@@ -93,14 +93,14 @@ class World:
         eye = self._eyes[key]
         ego = self._traffic.ego.pose(self._ahead_s)
         pose = self._pose(mounted, ego)
-        seen = [a for a in self._near(ego, _SEEN_M) if self._in_view(a, pose, eye)]
+        seen = self._in_view(self._near(ego, _SEEN_M), pose, eye)
         surfaces = [self._surface(actor) for actor in seen]
         moving = [s._replace(owners=np.full(len(s.kinds), i + 1, np.int32)) for i, s in enumerate(surfaces)]
         radiance, buffers = render.draw(self._scene, self._light_window(), raster.concatenate([*moving, *self._heads()]), eye, pose, ego[2])
         if oversample > 1:
             radiance = _shrunk(radiance, oversample)
         image = self._sensors[camera].expose(radiance, self.time_s)
-        return View(image, observe(mounted, pose, ego, [self._standing(a, s) for a, s in zip(seen, surfaces, strict=True)], buffers.owners))
+        return View(image, observe(mounted, pose, ego, [self._standing(a, s, pose) for a, s in zip(seen, surfaces, strict=True)], buffers.owners))
 
     def truth(self) -> Truth:
         """All objects within 80 m of the vehicle, in `base_link`, seen or not."""
@@ -132,18 +132,24 @@ class World:
     def _near(self, ego: tuple[float, float, float], reach_m: float) -> list[Actor]:
         return [a for a in self._traffic.actors if abs(a.x - ego[0]) < reach_m and abs(a.y - ego[1]) < reach_m and np.hypot(a.x - ego[0], a.y - ego[1]) < reach_m]
 
-    def _in_view(self, actor: Actor, pose: Pose, eye: render.Eye) -> bool:
-        size = actor.shape.size
-        middle = np.array([[actor.x, actor.y, size[2] / 2]])
-        return bool(raster.in_view(middle, np.array([np.linalg.norm(size) / 2 + 0.3]), pose, eye.lens, _SEEN_M)[0])
+    @staticmethod
+    def _in_view(actors: list[Actor], pose: Pose, eye: render.Eye) -> list[Actor]:
+        if not actors:
+            return []
+        middles = np.array([(a.x, a.y, a.shape.size[2] / 2) for a in actors])
+        radii = np.array([float(np.sqrt(a.shape.size @ a.shape.size)) / 2 + 0.3 for a in actors])
+        return [actors[i] for i in np.flatnonzero(raster.in_view(middles, radii, pose, eye.lens, _SEEN_M))]
 
     def _surface(self, actor: Actor) -> Surface:
         """The actor's drawing where it stands now, lamps lit as it drives."""
         x, y, yaw = actor.pose(self._ahead_s)
-        drawing = actor.shape.meshes[actor.drawing(self._ahead_s)]
-        corners = drawing.moved(x, y, 0.0, yaw).corners
+        phase = actor.drawing(self._ahead_s)
+        drawing = actor.shape.meshes[phase]
+        turn, place = rotation_about_z(yaw).T.astype(np.float32), np.array([x, y, 0.0], np.float32)
+        corners = drawing.corners @ turn + place
         return Surface(
             corners, raster.normals_of(corners), drawing.colours, drawing.kinds, drawing.textures,
+            actor.shape.middles[phase] @ turn + place,
             self._lamp_levels(actor)[drawing.kinds], np.zeros(len(drawing.kinds), np.int32),
         )  # fmt: skip
 
@@ -162,10 +168,11 @@ class World:
         levels[mesh.LIT] = 1.6
         return levels
 
-    def _standing(self, actor: Actor, surface: Surface) -> Standing:
+    def _standing(self, actor: Actor, surface: Surface, pose: Pose) -> Standing:
+        corners = surface.corners[raster.towards(surface, pose)]
         x, y, yaw = actor.pose(self._ahead_s)
         size = actor.shape.size
-        return Standing(actor.id, actor.shape.label, surface.corners, np.array([x, y, size[2] / 2]), size, yaw)
+        return Standing(actor.id, actor.shape.label, corners, np.array([x, y, size[2] / 2]), size, yaw)
 
     def _heads(self) -> list[Surface]:
         """The traffic lights' heads, as they show now."""
