@@ -232,7 +232,7 @@ def _to_linear() -> Float32:
 
 
 _LINEAR: Final = _to_linear()
-_GRAIN: Final = (1 + ground.noise_tile(np.random.Generator(np.random.PCG64(3)), ((1, 0.11), (2, 0.07)), 512)).astype(np.float32)
+_GRAIN: Final = (1 + ground.noise_tile(np.random.Generator(np.random.PCG64(3)), ((1, 0.09), (2, 0.04)), 512)).astype(np.float32)
 _TEXELS, _STARTS = facade.atlas()
 _CHANCE: Final = np.random.Generator(np.random.PCG64(4)).uniform(0, 1, (2, 1024)).astype(np.float32)
 
@@ -277,7 +277,8 @@ def _paint_facades(
     share = np.float32(0.42 if lamp.windows > 0.08 else 0.12)
     home = (chance < share) * (0.3 + 0.9 * second) * (0.75 + 0.5 * storey)
     # A shop is lit from its ceiling, and there are things in its window.
-    goods = 0.35 + 0.65 * (storey > 0.35 + 0.2 * np.sin(column * 25 + cell_x))
+    shelf = (column * 9).astype(np.int32) * 53 + cell
+    goods = 0.3 + 0.7 * (storey > 0.12 + 0.42 * _CHANCE[0][shelf & 1023])
     display = (second > 0.22) * (0.5 + 0.7 * chance) * goods * (0.5 + storey)
     glow = np.where(shop, display, home).astype(np.float32) * glass * np.float32(lamp.windows)
     blue, green = np.where(shop, 0.62, 0.36 + 0.3 * (second > 0.8)), np.where(shop, 0.85, 0.68)

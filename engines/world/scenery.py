@@ -133,7 +133,7 @@ def _row(
             middle = (a + b) / 2
             _tree(parts, float(middle[0]), float(middle[1]), rng, 1.2)
         else:
-            _building(parts, a, b, int(rng.integers(3, 7)), rng)
+            _building(parts, a, b, int(rng.integers(2, 6)), rng)
 
 
 def _building(parts: list[Mesh], low: Float, high: Float, floors: int, rng: np.random.Generator) -> None:
@@ -253,7 +253,7 @@ def _towers(parts: list[Mesh], low: Float, high: Float, town: Town, rng: np.rand
             a[wide] = middle[wide] + 4
         if any((a < h + 0.5).all() and (b > w - 0.5).all() for w, h in covered):
             continue
-        storey, floors = 3.5, int(rng.integers(6, 12))
+        storey, floors = 3.5, int(rng.integers(4, 9))
         wall = _MODERN[int(rng.integers(len(_MODERN)))]
         style = facade.CURTAIN if rng.random() < 0.55 else facade.RIBBON
         _walls(parts, a, b, (0.0, 4.6), wall * 0.6, facade.SHOP, rng, cell=4.2, storeys=1)
@@ -323,7 +323,7 @@ def _rough(crown: Mesh, rng: np.random.Generator, kind: int) -> Mesh:
     phases = rng.uniform(0, 6.28, 3)
     wobble = np.sin(points * 3.1 + phases).prod(1) * 0.22 + np.sin(points @ [1.9, 2.3, 1.4] + phases[0]) * 0.1
     points[:] = middle + (points - middle) * (1 + wobble[:, None])
-    crown.colours[:] *= rng.uniform(0.72, 1.25, (len(crown.colours), 1))
+    crown.colours[:] *= rng.uniform(0.85, 1.12, (len(crown.colours), 1))
     return crown
 
 

@@ -85,11 +85,11 @@ class Sensor:
         height, width = image.shape[:2]
         if self._noise is None:
             grains = self._rng.normal(0, 32, (height + 64, width + 64, 3)).astype(np.float32)
-            grains = 0.72 * grains + 0.5 * cv2.blur(grains, (2, 2)) + 0.5 * cv2.blur(grains.mean(2, keepdims=True).repeat(3, 2), (2, 2))
+            grains = 0.4 * grains + 0.9 * grains.mean(2, keepdims=True)
             self._noise = np.clip(grains + 128, 0, 255).astype(np.uint8)
         x, y = self._rng.integers(0, 64, 2)
         part = self._noise[y : y + height, x : x + width]
-        sigma = 0.9 + 0.42 * max(gain - 1.0, 0.0)
+        sigma = 0.8 + 0.35 * max(gain - 1.0, 0.0)
         return np.asarray(cv2.addWeighted(image, 1.0, part, sigma / 32, -128 * sigma / 32 + 0.0), np.uint8)
 
     def _rain(self, image: Image) -> Image:
