@@ -24,7 +24,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("engines.train", description="Train the stock detector on the synthetic world.")
     add = parser.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="where the model, the table and the curves go")
-    add("--config", default="engines/train.yaml", metavar="NAME", help="a file, or a name in configs/ (default: %(default)s)")
+    add(
+        "--config",
+        default="engines/train.yaml",
+        metavar="NAME",
+        help="a file, or a name in configs/ (default: %(default)s)",
+    )
     add("--cache", type=Path, default=_CACHE, metavar="DIR", help="drawn images and checkpoints (default: %(default)s)")
     add("--threads", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="default: every core allowed")
     arguments = parser.parse_args(argv)

@@ -17,7 +17,7 @@ class TrainConfig(Section):
 
     input_size: tuple[Side, Side] = Field((448, 256), description="width and height in pixels")
     shoots: Count = Field(280, description="towns that are learned from; the scenarios take turns")
-    ticks: Count = Field(20, description="moments per town, each seen by all cameras")
+    ticks: Count = Field(30, description="moments per town, each seen by all cameras")
     validate_shoots: Count = Field(20, description="towns looked at after each epoch")
     evaluate_shoots: Count = Field(40, description="towns that the figures are measured on at the end")
     epochs: Count = 12

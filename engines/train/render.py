@@ -16,10 +16,16 @@ from engines.train import dataset
 from engines.train.dataset import Example
 from engines.train.samples import Labels
 from engines.world import SCENARIOS, Objects, World
-from perception.messages import Camera
+from perception import geometry
+from perception.messages import CLASSES, Camera, Truth
 
 _STEP_S: Final = 1.5  # between images of one camera: far enough for another view, near enough to share the town
 _LEAST_VISIBILITY: Final = 0.25
+_NEAR_M: Final = 50.0
+_RARE: Final = tuple(CLASSES.index(name) for name in ("truck", "bus", "motorcycle", "bicycle"))
+_WORTH_RARE: Final = 1.0
+_WORTH_COMMON: Final = 0.4
+_WORTH_EMPTY: Final = 0.15
 
 
 class Shoot(NamedTuple):
@@ -61,13 +67,26 @@ def _render_to(cache: Path, shoot: Shoot) -> None:
 def render(shoot: Shoot) -> list[Example]:
     """The examples of one shoot."""
     world = World(shoot.seed, shoot.scenario)
+    rng = np.random.default_rng(shoot.seed)
     found = []
     for tick in range(shoot.ticks):
         world.step(tick * _STEP_S)
+        truth = world.truth()
         for camera in world.rig:
+            if rng.random() > _worth(world.rig[camera], truth):
+                continue
             view = world.render(camera)
             found.append(Example(dataset.encode(view.image), _labels(view.objects, world.rig[camera])))
     return found
+
+
+def _worth(camera: Camera, truth: Truth) -> float:
+    """How likely an image is drawn, by what stands before the camera: drawing costs more than moving the town on."""
+    points = geometry.apply(geometry.inverse(camera.base_from_camera), truth.positions)
+    pixels, depths = geometry.project(camera, points)
+    inside = ((pixels > 0) & (pixels < (camera.width, camera.height))).all(axis=1)
+    near = truth.labels[inside & (depths > 0) & (depths < _NEAR_M)]
+    return _WORTH_RARE if np.isin(near, _RARE).any() else _WORTH_COMMON if len(near) else _WORTH_EMPTY
 
 
 def _labels(objects: Objects, camera: Camera) -> Labels:

@@ -116,6 +116,17 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> Non
         train(examples, _unmeasured, CONFIG.model_copy(update={"learning_rate": 1e-3}), tmp_path / "c.pt", threads=1)
 
 
+def test_rare_classes_come_more_often_and_all_images_nearly_as_they_are() -> None:
+    examples = _examples(100)
+    for number, example in enumerate(examples):
+        example.labels.labels[:] = 2 if number == 7 else 0
+    order = np.concatenate([dataset._order(examples, np.random.default_rng(epoch)) for epoch in range(10)])
+    times = np.bincount(order, minlength=100)
+    assert len(order) == 1000
+    assert times[7] >= 25
+    assert np.delete(times, 7).min() >= 8
+
+
 def test_examples_are_stored_and_read_back(tmp_path: Path) -> None:
     examples = _examples(3)
     dataset.save(tmp_path / "e.npz", examples)
