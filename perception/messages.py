@@ -151,8 +151,8 @@ class InputSpec:
 class Attributes:
     """What a detector says of its N objects in 3-D, in pixels of the image that their boxes are in.
 
-    `centres` (N, 2) are the projections of the objects' centres. `depths_over_focal` (N,) are depths of the centres along
-    the optical axis, in metres, over the focal length fy in pixels, and `depth_stds` (N,) their standard deviations as
+    `centres` (N, 2) are the projections of the objects' centres. `depths_over_focal` (N,) are depths of the centres
+    along the optical axis, in metres, over the focal length fy in pixels, and `depth_stds` (N,) their standard deviations as
     fractions of the depth. `sizes` (N, 3) are length, width, height in metres. `alphas` (N,) are observation angles in
     radians: the heading about the camera's y axis less the azimuth of the viewing ray (`alpha` of KITTI).
     """
@@ -186,6 +186,11 @@ class Candidates:
     scores: Float32
     labels: Int32
     attributes: Attributes | None = None
+
+    def take(self, kept: NDArray[np.intp]) -> Candidates:
+        """Those of some of the objects, in that order."""
+        attributes = None if self.attributes is None else self.attributes.take(kept)
+        return Candidates(self.boxes[kept], self.scores[kept], self.labels[kept], attributes)
 
 
 @dataclass(frozen=True, slots=True)

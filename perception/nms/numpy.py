@@ -31,8 +31,7 @@ class NumpyNms:
             best = _best_first(candidates)[: self._max_candidates]
             boxes, labels = candidates.boxes[best], candidates.labels[best]
             kept = best[_suppress(boxes, labels, self._iou_threshold, self._max_detections)]
-        attributes = None if candidates.attributes is None else candidates.attributes.take(kept)
-        return Candidates(candidates.boxes[kept], candidates.scores[kept], candidates.labels[kept], attributes)
+        return candidates.take(kept)
 
 
 def _float32_at_most(value: float) -> np.float32:

@@ -64,8 +64,14 @@ class Letterbox:
         return clipped
 
     def candidates_to_image(self, candidates: Candidates) -> Candidates:
-        """Map what was found in the model's input, attributes too, to the image: see `to_image`."""
+        """Map what was found in the model's input, attributes too, to the image: see `to_image`.
+
+        What lies in the padding alone is nothing in the image and is dropped.
+        """
         boxes = self.to_image(candidates.boxes)
+        inside = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
+        if len(inside) < len(boxes):
+            candidates, boxes = candidates.take(inside), boxes[inside]
         attributes = candidates.attributes
         if attributes is not None:
             attributes = replace(

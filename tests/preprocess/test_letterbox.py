@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perception.messages import Candidates
 from perception.preprocess.letterbox import Letterbox
 
 PadPosition = Literal["center", "bottom_right"]
@@ -76,3 +77,14 @@ def test_no_boxes_are_no_boxes() -> None:
     letterbox = Letterbox.fit((640, 480), (416, 416), "center")
 
     assert letterbox.to_image(np.zeros((0, 4), np.float32)).shape == (0, 4)
+
+
+def test_what_lies_in_the_padding_alone_is_dropped() -> None:
+    letterbox = Letterbox.fit((400, 200), (400, 400), "bottom_right")
+    boxes = np.array([(10, 250, 60, 390), (10, 150, 60, 390), (10, 20, 60, 90)], np.float32)
+    candidates = Candidates(boxes, np.array([0.9, 0.8, 0.7], np.float32), np.array([0, 1, 2], np.int32))
+
+    found = letterbox.candidates_to_image(candidates)
+
+    np.testing.assert_allclose(found.boxes, [(10, 150, 60, 200), (10, 20, 60, 90)])
+    np.testing.assert_array_equal(found.labels, [1, 2])
