@@ -25,8 +25,8 @@ Index = NDArray[np.intp]
 
 OCCLUDED_STD: Final = 3.0
 """How much less certain the range of an object is when a nearer one may hide its lower part."""
-LATERAL_STD: Final = 0.1
-"""How far a centre is from the middle of its box, as a part of half the extent: the nearer side looks larger."""
+LATERAL_STD: Final = 0.5
+"""How far a centre is from the middle of its box, over half^2 / distance: the nearer side of an object looks larger."""
 CUT_STD: Final = 0.25
 """How far a centre is from where it is guessed when an edge is out of the image, as a part of the whole extent."""
 SAME_OBJECT_IOU: Final = 0.8
@@ -263,7 +263,7 @@ class Lifter:
 
         angle_variance = self._yaw_std**2 + (self._pixel_std * outline.angle_per_px) ** 2 / 2
         slope_variance = self._pitch_std**2 + (self._pixel_std * outline.slope_per_px) ** 2 / 2
-        across = distance**2 * angle_variance + (LATERAL_STD * sizes.half) ** 2
+        across = distance**2 * angle_variance + (LATERAL_STD * sizes.half**2 / distance) ** 2
         across += np.where(outline.left_seen & outline.right_seen, 0.0, (2 * CUT_STD * sizes.half) ** 2)
         upwards = distance**2 * slope_variance
         upwards += np.where(outline.bottom_seen & outline.top_seen, 0.0, (CUT_STD * sizes.height) ** 2)

@@ -37,7 +37,7 @@ _TRACKS: Final = np.dtype(
 _SAME_PLACE: Final = association.gate_of(0.3)
 _CLIMB_STD_MPS: Final = 0.5  # how far a height above the road strays in one second
 _LEAST_INTERVAL_S: Final = 1e-3
-_LEAST_SIZE_GAIN: Final = 0.1
+_LEAST_GAIN: Final = 0.1  # of a size or heading measured over and over: the mean at first, then ever the newest
 _LEAST_SPEED_MPS: Final = 1.0  # slower, or less surely moving than this, an object keeps its heading
 _SURE_SPEED_STDS: Final = 3.0
 
@@ -133,15 +133,15 @@ class Tracker:
         tracks["looks"] += 1
         tracks["seen_ns"] = np.maximum(tracks["seen_ns"], look.stamp_ns)
 
-        size_gain = np.maximum(1 / tracks["looks"], _LEAST_SIZE_GAIN)[:, None]
+        gain = np.maximum(1 / tracks["looks"], _LEAST_GAIN)
         known = np.where(np.isnan(tracks["size"]), sizes, tracks["size"])
-        tracks["size"] = np.where(np.isnan(sizes), known, known + size_gain * (sizes - known))
+        tracks["size"] = np.where(np.isnan(sizes), known, known + gain[:, None] * (sizes - known))
 
         vx, vy = state[:, 2], state[:, 3]
         unsure_mps = _SURE_SPEED_STDS * np.sqrt((covariance[:, 2, 2] + covariance[:, 3, 3]) / 2)
         moving = np.hypot(vx, vy) > np.maximum(unsure_mps, _LEAST_SPEED_MPS)
-        held = np.where(np.isnan(yaws), tracks["yaw"], yaws)
-        tracks["yaw"] = np.where(moving, np.arctan2(vy, vx), held)
+        turned = np.where(np.isnan(yaws), 0.0, gain * _wrapped(yaws - tracks["yaw"]))
+        tracks["yaw"] = np.where(moving, np.arctan2(vy, vx), tracks["yaw"] + turned)
         self._tracks[rows] = tracks
         ids: list[int] = tracks["id"].tolist()
         return ids

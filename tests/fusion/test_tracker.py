@@ -160,6 +160,17 @@ def test_the_class_is_what_most_of_the_evidence_says() -> None:
     assert track.size == pytest.approx(usual_size(CLASSES.index("truck")))
 
 
+def test_height_and_size_are_averaged() -> None:
+    tracker = Tracker(CONFIG)
+    for step in range(30):
+        odd = step % 2
+        up = look([(20, 2, 0.6 + 0.4 * odd)], at_ms=100 * step, size=(4.0 + odd, 1.8, np.nan))
+        (track, *_) = feed(tracker, up) or (None,)
+    assert track is not None
+    assert track.position[2] == pytest.approx(0.8, abs=0.1)
+    assert track.size == pytest.approx([4.5, 1.8, usual_size(track.label)[2]], abs=0.1)
+
+
 def test_heading_is_measured_else_where_it_moves_else_held() -> None:
     tracker = Tracker(CONFIG)
     for at_ms in range(0, 1500, 100):
@@ -169,8 +180,10 @@ def test_heading_is_measured_else_where_it_moves_else_held() -> None:
         tracks = feed(tracker, look([(20, 7.0, 0.8)], at_ms=at_ms, std=0.1))
     assert np.linalg.norm(tracks[0].velocity) < 0.5
     assert tracks[0].yaw == pytest.approx(np.pi / 2, abs=0.1)
-    tracks = feed(tracker, look([(20, 7.0, 0.8)], at_ms=4000, std=0.1, yaw=1.2))
-    assert tracks[0].yaw == pytest.approx(1.2)
+    for at_ms in range(4000, 8000, 100):
+        flipped = np.pi if at_ms % 1000 == 500 else 0.0  # front taken for rear, now and then
+        tracks = feed(tracker, look([(20, 7.0, 0.8)], at_ms=at_ms, std=0.1, yaw=-3.0 + flipped))
+    assert abs(tracks[0].yaw) == pytest.approx(3.0, abs=0.3)
 
 
 def test_objects_that_leave_the_range_are_given_up() -> None:
@@ -193,13 +206,18 @@ def drive(tracker: Tracker, in_map: Transform = geometry.IDENTITY) -> list[tuple
         base_from_map = geometry.inverse(driven(at_ms))
         objects = np.array([[30.0, 5.0, 0.8], [10 + at_ms / 100, -4.0, 0.8]])
         pose = geometry.compose(in_map, driven(at_ms))
-        published.append(feed(tracker, look(geometry.apply(base_from_map, objects).tolist(), at_ms=at_ms, pose=pose)))
+        seen = look(
+            geometry.apply(base_from_map, objects).tolist(), at_ms=at_ms, pose=pose, yaw=0.7 - 0.3 * at_ms / 1000
+        )
+        along_x = replace(seen, covariances=np.tile(np.diag([0.25, 0.01, 0.04]), (2, 1, 1)))
+        published.append(feed(tracker, along_x))
     return published
 
 
 def test_what_stands_is_known_to_stand_while_the_vehicle_drives() -> None:
     published = drive(Tracker(CONFIG))
     standing, driving = published[-1]
+    assert standing.yaw == pytest.approx(0.7 - 0.3 * 1.4)
     assert np.linalg.norm(standing.velocity) < 0.2
     assert standing.position == pytest.approx(
         geometry.apply(geometry.inverse(driven(1400)), np.array([30.0, 5.0, 0.8])), abs=0.1
@@ -258,6 +276,16 @@ def test_a_jump_in_time_ends_all_tracks(jump_ms: int) -> None:
     assert feed(tracker, look([(20, 2, 0.8)], at_ms=500 + jump_ms)) == ()
     (after,) = watch(tracker, 1000 + jump_ms, start_ms=600 + jump_ms)
     assert after.id > before.id
+
+
+def test_after_a_jump_in_time_all_is_as_new() -> None:
+    tracker, fresh = Tracker(CONFIG), Tracker(CONFIG)
+    for at_ms in range(0, 500, 100):
+        feed(tracker, *(look([(20, 2, 0.8)], at_ms=at_ms, sensor=sensor) for sensor in ("A", "B")))
+    for at_ms in range(-60_000, -59_000, 100):
+        looks = [look([(20, 2, 0.8)], at_ms=at_ms, sensor=sensor) for sensor in ("A", "B")]
+        after, expected = feed(tracker, *looks), feed(fresh, *looks)
+    assert after[0].covariance.tolist() == expected[0].covariance.tolist()
 
 
 def test_a_look_from_a_moment_ago_still_counts() -> None:
