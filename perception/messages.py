@@ -152,9 +152,10 @@ class Attributes:
     """What a detector says of its N objects in 3-D, in pixels of the image that their boxes are in.
 
     `centres` (N, 2) are the projections of the objects' centres. `depths_over_focal` (N,) are depths of the centres
-    along the optical axis, in metres, over the focal length fy in pixels, and `depth_stds` (N,) their standard deviations as
-    fractions of the depth. `sizes` (N, 3) are length, width, height in metres. `alphas` (N,) are observation angles in
-    radians: the heading about the camera's y axis less the azimuth of the viewing ray (`alpha` of KITTI).
+    along the optical axis, in metres, over the focal length fy in pixels, and `depth_stds` (N,) their standard
+    deviations as fractions of the depth. `sizes` (N, 3) are length, width, height in metres. `alphas` (N,) are
+    observation angles in radians: the heading about the camera's y axis less the azimuth of the viewing ray (`alpha`
+    of KITTI).
     """
 
     centres: Float32

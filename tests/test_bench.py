@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from perception.bench import BackToBackClock, main
+from tests.drives import write_drive
+from tests.models import write_colour_detector
+
+
+def test_the_bench_measures_pipeline_floor_and_script_on_the_same_frames(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drive = write_drive(tmp_path / "d.mcap", cameras=("A", "B", "C"), ticks=4).path
+    model = write_colour_detector(tmp_path / "m.onnx")
+    paths = ["--replay", str(drive), "--model", str(model), "--json", str(tmp_path / "bench.json")]
+    assert main([*paths, "--ticks", "6"]) == 0
+    result = json.loads((tmp_path / "bench.json").read_text())
+    assert (result["ticks"], result["cameras"]) == (6, 3)
+    milliseconds = result["ms"]
+    assert all(0 < row["p50"] <= row["p99"] for row in milliseconds.values())
+    assert milliseconds["floor"]["p50"] > max(milliseconds["decode"]["p50"], milliseconds["inference"]["p50"])
+    assert result["end_to_end_over_floor"] == pytest.approx(
+        milliseconds["end_to_end"]["p50"] / milliseconds["floor"]["p50"]
+    )
+    assert "end to end over floor" in capsys.readouterr().out
+
+
+def test_nothing_to_replay_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--model", str(tmp_path / "m.onnx")]) == 2
+    assert "--replay" in capsys.readouterr().err
+
+
+def test_frames_are_due_only_when_the_pipeline_asks_for_them() -> None:
+    clock = BackToBackClock()
+    arrived = threading.Event()
+
+    def wait_for_a_frame() -> None:
+        clock.wait_until(100)
+        arrived.set()
+
+    worker = threading.Thread(target=wait_for_a_frame)
+    worker.start()
+    clock.wait_until(99)
+    assert not arrived.wait(0.05)
+    clock.wait_until(100)
+    assert arrived.wait(5)
+    worker.join()
