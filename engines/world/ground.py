@@ -28,7 +28,7 @@ LEVELS: Final = 6
 _SHIFT: Final = 4
 _TILE: Final = 1024
 
-_ASPHALT: Final = (101, 99, 97)
+_ASPHALT: Final = (94, 93, 91)
 _CONCRETE: Final = (132, 138, 141)
 _KERB: Final = (158, 162, 164)
 _GUTTER: Final = (84, 83, 82)
@@ -76,7 +76,7 @@ class _Canvas:
         width, height = (np.ceil(town.size).astype(int)) * PX_PER_M
         self.image = np.empty((height, width, 3), np.uint8)
         self._town = town
-        speckle = noise_tile(rng, ((1, 4.0), (2, 2.5), (8, 0.8), (64, 1.2), (256, 2.0)))
+        speckle = noise_tile(rng, ((1, 2.2), (2, 1.0), (8, 0.5), (64, 1.2), (256, 2.0)))
         rough = noise_tile(rng, ((1, 7.0), (2, 8.0), (4, 7.0), (16, 6.0), (128, 6.0)))
         self._asphalt = _tinted(_ASPHALT, speckle)
         self._paving = _tinted(_CONCRETE, speckle * 0.8 + _slabs(rng))

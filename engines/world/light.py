@@ -25,7 +25,7 @@ WINDOW_PX: Final = 960
 """The square around the ego vehicle in which moving things cast shadows and light: 160 m."""
 LAMP_PX_PER_M: Final = 2
 _LAMP_WINDOW_PX: Final = WINDOW_PX // SHADOW_PX_PER_M * LAMP_PX_PER_M
-_HEAVEN_M: Final = 1000.0
+_HEAVEN_M: Final = 160.0
 _SHADOW_LENS: Final = Lens(WINDOW_PX, WINDOW_PX, 1.0, 0.0, 0.0)
 
 
@@ -35,7 +35,8 @@ class Light:
 
     `sun_elevation` in degrees; `sky` and `bounce` are what falls on a surface from above and below. `lamps` and
     `headlights` scale street lamps and vehicle lamps, `windows` those behind windows; `haze_m` is the distance over which
-    contrast falls to 1/e. `longest` is the longest exposure relative to a bright day's.
+    contrast falls to 1/e. The exposure aims at an image whose mean is `key`; `longest` is the longest exposure relative to a
+    bright day's.
     """
 
     sun: tuple[float, float, float]
@@ -49,14 +50,15 @@ class Light:
     headlights: float
     windows: float
     haze_m: float
+    key: float
     longest: float
 
 
 _LIGHTS: Final = {
-    "day": Light((0.82, 0.94, 1.0), 52.0, (0.34, 0.315, 0.29), (0.10, 0.11, 0.12), (0.62, 0.38, 0.20), (0.84, 0.80, 0.74), 0.5, 0.0, 0.35, 0.0, 900.0, 4.0),
-    "low_sun": Light((0.46, 0.72, 1.0), 17.0, (0.29, 0.265, 0.25), (0.07, 0.08, 0.09), (0.56, 0.40, 0.28), (0.50, 0.68, 0.86), 0.55, 0.0, 0.5, 0.06, 420.0, 5.0),
-    "dusk": Light((0.0, 0.0, 0.0), -3.0, (0.105, 0.080, 0.072), (0.018, 0.018, 0.02), (0.15, 0.085, 0.06), (0.12, 0.16, 0.27), 0.5, 0.05, 0.8, 0.13, 400.0, 7.0),
-    "night": Light((0.0, 0.0, 0.0), -20.0, (0.0075, 0.0055, 0.0045), (0.001, 0.001, 0.001), (0.006, 0.004, 0.003), (0.016, 0.017, 0.020), 0.3, 0.085, 1.0, 0.085, 500.0, 9.0),
+    "day": Light((0.82, 0.94, 1.0), 52.0, (0.31, 0.28, 0.25), (0.09, 0.10, 0.11), (0.62, 0.38, 0.20), (0.84, 0.80, 0.74), 0.5, 0.0, 0.35, 0.0, 900.0, 0.20, 4.0),
+    "low_sun": Light((0.46, 0.72, 1.0), 17.0, (0.25, 0.22, 0.20), (0.06, 0.07, 0.08), (0.56, 0.40, 0.28), (0.50, 0.68, 0.86), 0.55, 0.0, 0.5, 0.06, 420.0, 0.19, 5.0),
+    "dusk": Light((0.0, 0.0, 0.0), -3.0, (0.105, 0.080, 0.072), (0.018, 0.018, 0.02), (0.15, 0.085, 0.06), (0.12, 0.16, 0.27), 0.5, 0.05, 0.8, 0.13, 400.0, 0.14, 7.0),
+    "night": Light((0.0, 0.0, 0.0), -20.0, (0.0075, 0.0055, 0.0045), (0.001, 0.001, 0.001), (0.006, 0.004, 0.003), (0.016, 0.017, 0.020), 0.3, 0.085, 1.0, 0.085, 500.0, 0.075, 9.0),
 }  # fmt: skip
 _WARM: Final = np.array([0.36, 0.66, 1.0], np.float32)
 _WHITE: Final = np.array([0.98, 0.97, 0.92], np.float32)
@@ -186,7 +188,7 @@ class Lighting:
         near = (u.max(1) > 0) & (u.min(1) < width) & (v.max(1) > 0) & (v.min(1) < height)
         focal = 1000.0
         flat = np.stack([u * z / focal, v * z / focal, z], axis=-1)[near].astype(np.float32)
-        raster.rasterise(flat, np.ones(len(flat), np.int32), Lens(width, height, focal, 0.0, 0.0), depth)
+        raster.rasterise(flat, np.ones(len(flat), np.int32), Lens(width, height, focal, 0.0, 0.0), depth, span=(60.0, 2 * _HEAVEN_M))
 
     def _contact(self, boxes: list[tuple[Float, Float, float]], low: Float) -> Image:
         """The sky that the ground under and beside things does not see."""
@@ -196,7 +198,7 @@ class Lighting:
             c, s = np.cos(heading), np.sin(heading)
             corners = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]]) * (size[:2] / 2 + 0.05)
             points = (corners @ np.array([[c, s], [-s, c]]) + centre[:2] - low) * scale
-            cv2.fillConvexPoly(half, np.round(points * 16).astype(np.int32), 40, cv2.LINE_AA, 4)
+            cv2.fillConvexPoly(half, np.round(points * 16).astype(np.int32), 70, cv2.LINE_AA, 4)
         half = np.asarray(cv2.GaussianBlur(half, (0, 0), 0.9), np.uint8)
         return np.asarray(cv2.resize(half, (WINDOW_PX, WINDOW_PX), interpolation=cv2.INTER_LINEAR), np.uint8)
 

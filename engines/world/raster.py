@@ -186,11 +186,15 @@ _FLAT.setShadingType(cv2.RASTERIZE_SHADING_FLAT)
 _FLAT.setCullingMode(cv2.RASTERIZE_CULLING_NONE)
 
 
-def rasterise(corners: Float32, numbers: Int32, lens: Lens, depth: Float32, seen: Float32 | None = None) -> Float32:
+def rasterise(
+    corners: Float32, numbers: Int32, lens: Lens, depth: Float32, seen: Float32 | None = None,
+    span: tuple[float, float] = (_NEAR_M, 3 * FAR_M),
+) -> Float32:  # fmt: skip
     """Draw triangles (T, 3, 3) of the optical frame, none of it nearer than the near plane, over `depth`, in place.
 
     Returns `seen` (H, W, 3), made anew where it is not given, with the number of the triangle that each pixel shows in its
-    first channel; 0, or what was there, where `depth` was nearer.
+    first channel; 0, or what was there, where `depth` was nearer. Depths are exact to about their square over ten million
+    times the nearer end of the `span` they lie in.
     """
     # OpenCV's camera has its axis in the middle of the image, y up and z backwards.
     shifted = np.empty_like(corners)
@@ -205,7 +209,7 @@ def rasterise(corners: Float32, numbers: Int32, lens: Lens, depth: Float32, seen
         colours[::3, 0] = numbers  # exact up to 2**24; flat shading takes the first corner's
         cv2.triangleRasterize(
             shifted.reshape(-1, 3), np.arange(len(colours), dtype=np.int32).reshape(-1, 3), colours, seen, depth,
-            np.eye(4, dtype=np.float32), float(2 * np.arctan(lens.height / 2 / lens.focal)), 0.1, FAR_M * 3, _FLAT,
+            np.eye(4, dtype=np.float32), float(2 * np.arctan(lens.height / 2 / lens.focal)), *span, _FLAT,
         )  # fmt: skip
     return seen
 

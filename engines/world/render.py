@@ -21,7 +21,7 @@ from perception.messages import Camera, Float32, Image, Int32
 _DETAIL: Final = 1.1  # ground texels per pixel at which a coarser level of the ground is taken
 
 
-_SHADOW_OFFSET_M: Final = 0.4
+_SHADOW_OFFSET_M: Final = 0.25
 
 
 class Scene(NamedTuple):
@@ -232,7 +232,7 @@ def _to_linear() -> Float32:
 
 
 _LINEAR: Final = _to_linear()
-_GRAIN: Final = (1 + ground.noise_tile(np.random.Generator(np.random.PCG64(3)), ((1, 0.09), (2, 0.04)), 512)).astype(np.float32)
+_GRAIN: Final = (1 + ground.noise_tile(np.random.Generator(np.random.PCG64(3)), ((1, 0.05), (2, 0.02)), 512)).astype(np.float32)
 _TEXELS, _STARTS = facade.atlas()
 _CHANCE: Final = np.random.Generator(np.random.PCG64(4)).uniform(0, 1, (2, 1024)).astype(np.float32)
 
@@ -366,7 +366,7 @@ def _sunlit(
     sunlit_there = sunlit.ravel()[facing]
     sunlit *= soft
     sunlit *= np.float32(1 / 255)
-    sunlit.ravel()[facing] = sunlit_there * np.clip((height + np.float32(0.5) - high) * 3, 0, 1)
+    sunlit.ravel()[facing] = sunlit_there * np.clip((height + np.float32(0.2) - high) * 5, 0, 1)
     return sunlit
 
 

@@ -7,21 +7,19 @@ from typing import Final
 import cv2
 import numpy as np
 
+from engines.world.light import Light
 from engines.world.scenario import Scenario, stream
 from perception.messages import Float32, Image
 
-_TARGET: Final = 0.17
-"""The mean of the image that the exposure aims at, in linear light."""
 _LAG_S: Final = 0.55
 _STEPS: Final = 65536
-_WHITE: Final = 1.6
+_WHITE: Final = 4.0
 
 
 def _curve() -> Image:
-    """Linear light up to _WHITE to 8 bits: a soft shoulder (Reinhard et al. 2002), then the sRGB curve."""
-    x = np.linspace(0, _WHITE, _STEPS)
-    shouldered = x * (1 + x / _WHITE**2) / (1 + x) * 1.42
-    y = np.clip(shouldered, 0, 1)
+    """Linear light up to _WHITE to 8 bits: a film-like curve with a toe and a shoulder (Narkowicz 2015), then sRGB's."""
+    x = np.linspace(0, _WHITE, _STEPS) * 0.85
+    y = np.clip(x * (2.51 * x + 0.03) / (x * (2.43 * x + 0.59) + 0.14), 0, 1)
     encoded = np.where(y <= 0.0031308, 12.92 * y, 1.055 * y ** (1 / 2.4) - 0.055)
     return np.clip(np.round(encoded * 255), 0, 255).astype(np.uint8)
 
@@ -32,10 +30,10 @@ _CURVE: Final = _curve()
 class Sensor:
     """One camera's sensor; it remembers its exposure."""
 
-    def __init__(self, name: str, seed: int, scenario: Scenario, longest: float) -> None:
+    def __init__(self, name: str, seed: int, scenario: Scenario, light: Light) -> None:
         self._rng = stream(seed, "sensor", name)
         self._scenario = scenario
-        self._longest = longest
+        self._light = light
         self._gain = 0.0
         self._exposed_s = 0.0
         self._noise: Image | None = None
@@ -60,7 +58,7 @@ class Sensor:
         height = small.shape[0]
         weights = np.linspace(0.55, 1.0, height)[:, None]
         mean = float((small.mean(2) * weights).sum() / (weights.sum() * small.shape[1]))
-        wanted = float(np.clip(_TARGET / max(mean, 1e-4), 0.35, self._longest))
+        wanted = float(np.clip(self._light.key / max(mean, 1e-4), 0.35, self._light.longest))
         if self._gain == 0:
             self._gain = wanted
         else:
@@ -89,7 +87,7 @@ class Sensor:
             self._noise = np.clip(grains + 128, 0, 255).astype(np.uint8)
         x, y = self._rng.integers(0, 64, 2)
         part = self._noise[y : y + height, x : x + width]
-        sigma = 0.8 + 0.35 * max(gain - 1.0, 0.0)
+        sigma = 0.55 + 0.35 * max(gain - 1.0, 0.0)
         return np.asarray(cv2.addWeighted(image, 1.0, part, sigma / 32, -128 * sigma / 32 + 0.0), np.uint8)
 
     def _rain(self, image: Image) -> Image:

@@ -9,7 +9,8 @@ import numpy as np
 from engines.world import ground, light, mesh, raster, render, scenery, sky
 from engines.world.actors import Actor, Vehicle
 from engines.world.raster import Pose, Surface
-from engines.world.rig import surround_rig
+from engines.world.lidar import RANGE_M, Lidar
+from engines.world.rig import BASE_FROM_LIDAR, surround_rig
 from engines.world.scenario import SCENARIOS, stream
 from engines.world.sensor import Sensor
 from engines.world.town import Town
@@ -17,11 +18,10 @@ from engines.world.traffic import STEP_S, Traffic
 from engines.world.truth import Standing, View, observe
 from perception.errors import ConfigError
 from perception.geometry import rotation_about_z
-from perception.messages import Camera, Float, Rig, Transform, Truth
+from perception.messages import Camera, Float, PointCloud, Rig, Transform, Truth
 
 _SEEN_M: Final = 110.0
 _TRUTH_M: Final = 80.0
-_SETTLE_S: Final = 6.0
 
 
 class World:
@@ -41,7 +41,7 @@ class World:
         self._town = Town(seed, tunnel=self.scenario.tunnel)
         still = scenery.build(self._town, seed)
         standing = raster.surface(still.mesh)
-        azimuth = float(stream(seed, "sun").uniform(-np.pi, np.pi))
+        azimuth = _sun_azimuth(stream(seed, "sun"), self.scenario.light)
         lighting = light.Lighting(self._town, self.scenario, standing, still.lamps, azimuth)
         wetness = np.clip(0.62 + ground.noise_tile(stream(seed, "wet"), ((4, 0.05), (32, 0.14), (128, 0.16)), 512), 0.1, 1.0)
         _light_up(standing, lighting)
@@ -57,9 +57,9 @@ class World:
         self._signals = still.signals
         self._signal_surfaces = {state: raster.surface(scenery.signal_mesh(state)) for state in ("red", "amber", "green")}
         self._eyes: dict[tuple[str, int], render.Eye] = {}
-        longest = lighting.light.longest
-        self._sensors = {name: Sensor(name, seed, self.scenario, longest) for name in self.rig}
-        self._surfaces: dict[tuple[int, int], Surface] = {}
+        self._sensors = {name: Sensor(name, seed, self.scenario, lighting.light) for name in self.rig}
+        self._lidar = Lidar()
+        self._lidar_noise = stream(seed, "lidar")
         self._window: light.Window | None = None
 
     @property
@@ -118,6 +118,13 @@ class World:
             yaws=(poses[:, 2] - ego[2] + np.pi) % (2 * np.pi) - np.pi,
             map_from_base=self.map_from_base,
         )
+
+    def sweep(self) -> PointCloud:
+        """A LiDAR sweep of what stands and moves within 80 m."""
+        ego = self._traffic.ego.pose(self._ahead_s)
+        moving = raster.concatenate([self._surface(a) for a in self._near(ego, RANGE_M)] + self._heads())
+        points = self._lidar.sweep(ego, self._scene.standing, moving, self._lidar_noise)
+        return PointCloud(round(self.time_s * 1e9), points, BASE_FROM_LIDAR)
 
     @property
     def _ahead_s(self) -> float:
@@ -204,6 +211,13 @@ class World:
                 window = lighting.with_lamps(window, beams)
             self._window = window
         return self._window
+
+
+def _sun_azimuth(rng: np.random.Generator, light_: str) -> float:
+    """Anywhere; a low sun shines along streets, or none of it would reach the ground."""
+    if light_ == "low_sun":
+        return float(rng.integers(4) * np.pi / 2 + rng.uniform(-0.4, 0.4))
+    return float(rng.uniform(-np.pi, np.pi))
 
 
 def _front(vehicle: Vehicle) -> tuple[float, float, float]:
