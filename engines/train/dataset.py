@@ -134,12 +134,14 @@ def _random_placement(shape: tuple[int, ...], size: tuple[int, int], rng: np.ran
 
 
 def _relit(image: Image, rng: np.random.Generator) -> Image:
-    """Exposure, contrast and white balance by one table per channel; at times sensor noise."""
+    """Exposure, contrast and white balance by one table per channel; at times soft focus, at times sensor noise."""
     levels = np.arange(256, dtype=np.float32)[:, None] / 255
     gamma, gain = np.exp(rng.uniform(-0.25, 0.25)), np.exp(rng.uniform(-0.25, 0.2))
     balance = np.exp(rng.uniform(-0.08, 0.08, 3))
     table = np.clip(255 * (levels**gamma * gain * balance + rng.uniform(-0.04, 0.04)), 0, 255).astype(np.uint8)
     relit = cv2.LUT(image, table[:, None, :])
+    if rng.random() < 0.5:
+        relit = cv2.GaussianBlur(relit, (3, 3), rng.uniform(0.3, 0.8))
     if rng.random() < 0.25:
         height, width = image.shape[:2]
         y, x = rng.integers(0, 512 - height), rng.integers(0, 512 - width)
