@@ -1,27 +1,61 @@
-"""What a drive says of its frames besides what the pipeline reads: the boxes to be found, and tags."""
+"""What a drive says of its frames besides what the pipeline reads: the boxes to be found, and tags.
+
+Drives of `engines.world` hold both, exactly: see `engines.world.drive`. Of others the boxes follow from their ground
+truth in 3-D, as `perception.truth` sees it, and tags have to be given.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
+from foxglove_schemas_protobuf.ImageAnnotations_pb2 import ImageAnnotations
+from google.protobuf.message import DecodeError
+from mcap.exceptions import McapError
+from mcap.reader import make_reader
 
-from engines.accuracy import TrueBoxes
+from engines.accuracy import TrueBoxes, too_hard
+from perception.errors import DriveError
 from perception.ingest.drive import Drive
-from perception.messages import Transform
+from perception.ingest.formats import HEAD_BYTES, is_mcap
+from perception.messages import CLASSES, Transform
 from perception.truth import RigView, TruthTimeline
+
+_TAGS: Final = "/tags"
+_BOXES: Final = "/annotations"
+_MOUTH_NS: Final = 1_000_000_000
+_MOUTH: Final = "tunnel_mouth"
+_NEAREST_NS: Final = 500_000_000
 
 
 class Annotations:
-    """Ground truth of one drive, as its cameras can see it."""
+    """Tags and boxes of one drive by the time of capture."""
 
-    def __init__(self, drive: Drive) -> None:
-        self._timeline = TruthTimeline(drive.truth())
+    def __init__(self, path: Path, drive: Drive) -> None:
+        self._boxes: dict[tuple[str, int], TrueBoxes] = {}
+        self._tags: list[tuple[int, Mapping[str, set[str]]]] = []
+        topic = ""
+        try:
+            for topic, stamp_ns, data in _messages(path, drive):
+                if topic == _TAGS:
+                    self._tags.append((stamp_ns, _tags_of(data)))
+                else:
+                    camera = topic.removeprefix("/").removesuffix(_BOXES)
+                    self._boxes[camera, stamp_ns] = _boxes_of(data)
+        except (ValueError, KeyError, DecodeError) as error:
+            raise DriveError(f"{path}: a message on {topic} cannot be understood: {error}") from None
+        self._tags.sort(key=lambda entry: entry[0])
+        self._timeline = TruthTimeline([] if self._boxes else drive.truth())
         self._view = RigView(drive.rig)
 
     def boxes(self, camera: str, capture_ns: int, map_from_base: Transform | None) -> TrueBoxes | None:
-        """The boxes in one image; None where the drive has no ground truth for that time."""
+        """The boxes in one image; None where the drive has no ground truth for it."""
+        if self._boxes:
+            return self._boxes.get((camera, capture_ns))
         truth = self._timeline.at(capture_ns, map_from_base)
         if truth is None:
             return None
@@ -29,7 +63,59 @@ class Annotations:
         inside = np.flatnonzero(np.isfinite(seen.boxes).all(axis=1))
         return TrueBoxes(seen.boxes[inside].astype(np.float32), truth.labels[inside], ~seen.visible[inside])
 
+    def tags(self, capture_ns: int) -> dict[str, set[str]]:
+        """The tags recorded nearest to a time; within a second of a change of scene, `tunnel_mouth` is one of them."""
+        after = bisect_left(self._tags, capture_ns, key=lambda entry: entry[0])
+        near = self._tags[max(after - 1, 0) : after + 1]
+        if not near:
+            return {}
+        stamp_ns, nearest = min(near, key=lambda entry: abs(entry[0] - capture_ns))
+        if abs(stamp_ns - capture_ns) > _NEAREST_NS:
+            return {}
+        tags = {key: set(values) for key, values in nearest.items()}
+        around = [values.get("scene") for stamp, values in self._tags if abs(stamp - capture_ns) <= _MOUTH_NS]
+        if any(scene != nearest.get("scene") for scene in around):
+            tags.setdefault("scene", set()).add(_MOUTH)
+        return tags
 
-def read_tags(path: Path) -> Mapping[str, set[str]]:
-    """The tags of a drive."""
-    return {}
+
+def _messages(path: Path, drive: Drive) -> Iterator[tuple[str, int, bytes]]:
+    """The messages with tags and boxes of a recording: topic, log time, data."""
+    if not _is_recording(path):
+        return
+    topics = [_TAGS, *(f"/{camera}{_BOXES}" for camera in drive.rig)]
+    try:
+        with path.open("rb") as file:
+            for _, channel, message in make_reader(file, validate_crcs=True).iter_messages(topics=topics):
+                yield channel.topic, message.log_time, message.data
+    except (McapError, OSError, ValueError) as error:
+        raise DriveError(f"{path}: its tags and boxes cannot be read: {str(error).partition(chr(10))[0]}") from None
+
+
+def _is_recording(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return is_mcap(file.read(HEAD_BYTES))
+
+
+def _tags_of(data: bytes) -> dict[str, set[str]]:
+    tags = json.loads(data)
+    if not isinstance(tags, dict):
+        raise ValueError("expected a JSON object")  # noqa: TRY004 (one error for whatever is wrong with the data)
+    return {str(key): {str(value)} for key, value in tags.items()}
+
+
+def _boxes_of(data: bytes) -> TrueBoxes:
+    message: Any = ImageAnnotations.FromString(data)
+    boxes, labels, visibility = [], [], []
+    for outline in message.points:
+        facts = {pair.key: pair.value for pair in outline.metadata}
+        if facts.get("category") not in CLASSES:
+            continue
+        corners = np.array([(point.x, point.y) for point in outline.points])
+        boxes.append([*corners.min(axis=0), *corners.max(axis=0)])
+        labels.append(CLASSES.index(facts["category"]))
+        visibility.append(float(facts["visibility"]))
+    array = np.array(boxes, np.float32).reshape(-1, 4)
+    return TrueBoxes(array, np.array(labels, np.int32), too_hard(array, np.array(visibility, np.float32)))

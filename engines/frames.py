@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engines.accuracy import SIZES, TrueBoxes
-from engines.annotations import Annotations, read_tags
+from engines.annotations import Annotations
 from engines.coverage import Tags
 from perception.clock import SteppedClock
 from perception.config import SyncConfig
@@ -47,15 +47,16 @@ def frames(path: Path, rig: Path | None, given: Mapping[str, set[str]], every: i
 
     Tags come from the drive, those `given` are added. A recording damaged on the way ends there.
     """
-    annotations = Annotations(open_drive(path, rig))
-    own = read_tags(path)
-    source = Replay(open_drive(path, rig), SteppedClock(), SyncConfig(), threads=1)
+    drive = open_drive(path, rig)
+    annotations = Annotations(path, drive)
+    source = Replay(drive, SteppedClock(), SyncConfig(), threads=1)
     with closing(source):
         for frame_set in source.frame_sets():
             if frame_set.tick % every:
                 continue
             for frame in frame_set.frames:
                 truth = annotations.boxes(frame.camera, frame.capture_ns, frame.map_from_base)
+                own = annotations.tags(frame.capture_ns)
                 tags = {key: own.get(key, set()) | given.get(key, set()) for key in {*own, *given}}
                 tags["camera"] = {frame.camera}
                 tags["size"] = _sizes(truth)
