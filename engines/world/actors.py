@@ -66,7 +66,11 @@ class Vehicle(Actor):
 
     def pose(self, ahead_s: float) -> tuple[float, float, float]:
         """Along its lanes."""
-        s, lane = self.s + self.speed * ahead_s, 0
+        return self.place(self.speed * ahead_s)
+
+    def place(self, ahead_m: float) -> tuple[float, float, float]:
+        """x, y, heading so many metres further on."""
+        s, lane = self.s + ahead_m, 0
         while s > self.lanes[lane].path.length and lane + 1 < len(self.lanes):
             s -= self.lanes[lane].path.length
             lane += 1

@@ -19,6 +19,7 @@ _GREEN_S: Final = 7.0
 _CLEARANCE_S: Final = 3.0
 _WALK_S: Final = 7.0
 _LOOK_AHEAD_M: Final = 55.0
+_WALKER_AHEAD_M: Final = 12.0
 _TURN_MPS: Final = {STRAIGHT: 20.0, LEFT_TURN: 6.5, RIGHT_TURN: 5.0, "": 20.0}
 _COMFORT: Final = 2.2
 _GAP_M: Final = 2.4
@@ -80,7 +81,7 @@ class Lights:
 
     def walk(self) -> bool:
         """Whether those on foot may set out."""
-        return self.approaches < 3 or (self.phase == self.approaches and self.age_s < _WALK_S - 2.0)
+        return self.phase == self.approaches and self.age_s < _WALK_S - 2.0
 
 
 class Traffic:
@@ -101,6 +102,7 @@ class Traffic:
         self._place_vehicles(stream(seed, "vehicles"), scenario.vehicles)
         self._place_walkers(stream(seed, "walkers"), scenario)
         self._place_parked(stream(seed, "parked"))
+        self._on_road = np.zeros((0, 2))
         self._claimed = np.zeros(len(self.walkways.crossings), bool)
         self._zebra_of_edge = {c.edge: i for i, c in enumerate(self.walkways.crossings) if c.junction < 0}
 
@@ -114,6 +116,7 @@ class Traffic:
         self.time_s += STEP_S
         self._step_lights()
         self._claim_crossings()
+        self._on_road = np.array([(w.x, w.y) for w in self.walkers if w.on_road]).reshape(-1, 2)
         driving = [self.ego, *self.vehicles]
         on_lane: dict[int, list[Vehicle]] = {}
         for vehicle in driving:
@@ -244,9 +247,27 @@ class Traffic:
                 if end > -1.5 and not self._may_enter(vehicle, depth, end, on_lane) and end < gap:
                     gap, closing = end + 0.4, speed
             base += lane.path.length
+        free = self._to_walker(vehicle)
+        if free < gap:
+            gap, closing = max(free, 0.3), speed
         wanted = _GAP_M + max(0.0, speed * _HEADWAY_S + speed * closing / (2 * np.sqrt(vehicle.pull * _COMFORT)))
         pull = vehicle.pull * (1 - (speed / max(limit, 0.1)) ** 4 - (wanted / max(gap, 0.3)) ** 2)
         return float(np.clip(pull, -6.0, vehicle.pull))
+
+    def _to_walker(self, vehicle: Vehicle) -> float:
+        """How far ahead someone is on foot in its way."""
+        if len(self._on_road) == 0:
+            return np.inf
+        away = np.hypot(self._on_road[:, 0] - vehicle.x, self._on_road[:, 1] - vehicle.y)
+        near = self._on_road[away < vehicle.half + _WALKER_AHEAD_M]
+        if len(near) == 0:
+            return np.inf
+        clear = float(vehicle.shape.size[1]) / 2 + 0.7
+        for ahead in np.arange(0.5, _WALKER_AHEAD_M, 1.2):
+            x, y, _ = vehicle.place(vehicle.half + ahead)
+            if (np.hypot(near[:, 0] - x, near[:, 1] - y) < clear).any():
+                return float(ahead) - 0.5
+        return np.inf
 
     def _ahead(self, me: Vehicle, lane: Lane, on_lane: dict[int, list[Vehicle]], *, first: bool) -> list[tuple[Vehicle, float]]:
         """Those on a lane who are ahead, and those who merge into the same one from beside, or have just left ours."""
@@ -323,6 +344,9 @@ class Traffic:
                 walker.speed = 0.0
                 return
             walker.on_road = True
+        if walker.on_road and self._blocked(walker.x + 0.9 * way[0] / distance, walker.y + 0.9 * way[1] / distance):
+            walker.speed = 0.0
+            return
         yaw = float(np.arctan2(way[1], way[0]))
         turn = (yaw - walker.yaw + np.pi) % (2 * np.pi) - np.pi
         walker.yaw += float(np.clip(turn, -0.35, 0.35))
@@ -330,6 +354,16 @@ class Traffic:
         walker.x += walker.speed * STEP_S * way[0] / distance
         walker.y += walker.speed * STEP_S * way[1] / distance
         walker.moved_m += walker.speed * STEP_S
+
+    def _blocked(self, x: float, y: float) -> bool:
+        """Whether a vehicle stands where someone is about to walk."""
+        for vehicle in (self.ego, *self.vehicles):
+            dx, dy = x - vehicle.x, y - vehicle.y
+            if abs(dx) + abs(dy) < 12:
+                c, s = np.cos(vehicle.yaw), np.sin(vehicle.yaw)
+                if abs(c * dx + s * dy) < vehicle.half + 0.3 and abs(c * dy - s * dx) < vehicle.shape.size[1] / 2 + 0.3:
+                    return True
+        return False
 
     def _turn(self, walker: Walker) -> None:
         """At a node: go anywhere but back; a crossing tempts more than a pavement."""
@@ -342,8 +376,11 @@ class Traffic:
 
     def _may_cross(self, index: int) -> bool:
         crossing = self.walkways.crossings[index]
-        if crossing.junction >= 0:
+        if crossing.junction >= 0 and self.lights[crossing.junction].approaches >= 3:
             return self.lights[crossing.junction].walk()
+        if crossing.junction >= 0:
+            middle = self.town.junctions[crossing.junction].centre
+            return all(v.speed < 0.5 or np.hypot(v.x - middle[0], v.y - middle[1]) > 28 for v in [self.ego, *self.vehicles])
         for vehicle in [self.ego, *self.vehicles]:
             base = -vehicle.s
             for lane in vehicle.lanes[:3]:
