@@ -6,7 +6,7 @@ import contextlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,33 @@ class Accuracy:
     per_size: Mapping[str, float]
 
 
+class Errors(NamedTuple):
+    """At one score threshold: `missed` of `objects` were not found, and `false` detections found nothing."""
+
+    objects: int
+    missed: int
+    false: int
+
+
+def count_errors(truth: Sequence[TrueBoxes], found: Sequence[Candidates], least_score: float) -> Errors:
+    """Match detections to objects of their class, best first, at an IoU of 0.5; those on ignored objects are no errors."""
+    objects = missed = false = 0
+    for of_image, detections in zip(truth, found, strict=True):
+        free = ~of_image.ignored
+        objects += int(free.sum())
+        for box, score, label in zip(detections.boxes, detections.scores, detections.labels, strict=True):
+            if score < least_score:
+                break  # they come by falling score
+            overlaps = np.where(of_image.labels == label, _iou(box, of_image.boxes), 0.0)
+            best = int(np.argmax(np.where(free, overlaps, -1.0))) if len(overlaps) else -1
+            if best >= 0 and free[best] and overlaps[best] >= 0.5:
+                free[best] = False
+            elif not (overlaps[of_image.ignored] >= 0.5).any():
+                false += 1
+        missed += int(free.sum())
+    return Errors(objects, missed, false)
+
+
 def too_hard(boxes: Float32, visibility: Float32) -> NDArray[np.bool_]:
     """Objects that need not be found: under 12 pixels high, or less than 0.4 visible."""
     return np.asarray((boxes[:, 3] - boxes[:, 1] < LEAST_HEIGHT_PX) | (visibility < LEAST_VISIBILITY), np.bool_)
@@ -99,6 +126,13 @@ def _precision(reference: Any, results: Any) -> NDArray[np.float64]:
     evaluation.accumulate()
     table: NDArray[np.float64] = evaluation.eval["precision"][..., 0]
     return table
+
+
+def _iou(box: Float32, boxes: Float32) -> Float32:
+    common = np.maximum(np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2]), 0).prod(axis=1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    overlap: Float32 = common / np.maximum((box[2:] - box[:2]).prod() + areas - common, 1e-9)
+    return overlap
 
 
 def _mean(precision: NDArray[np.float64]) -> float:

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from engines.accuracy import Accuracy, TrueBoxes, evaluate
+from engines.accuracy import Accuracy, Errors, TrueBoxes, count_errors, evaluate
 from engines.coverage import parse_tags
 from engines.frames import cameras, frames
 from engines.quantize import file_hash
@@ -63,6 +63,13 @@ class Compared:
         rows = [i for i, found in enumerate(self.conditions) if condition is None or condition in found]
         truth = [self.truth[i] for i in rows]
         return evaluate(truth, [self.float32[i] for i in rows]), evaluate(truth, [self.int8[i] for i in rows])
+
+    def errors(self, condition: str, least_score: float) -> tuple[Errors, Errors]:
+        """Of the float model and of INT8 in the images of one condition, where the pipeline draws the line."""
+        rows = [i for i, found in enumerate(self.conditions) if condition in found]
+        truth = [self.truth[i] for i in rows]
+        float32, int8 = ([found[i] for i in rows] for found in (self.float32, self.int8))
+        return count_errors(truth, float32, least_score), count_errors(truth, int8, least_score)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -110,6 +117,7 @@ def _validate(arguments: argparse.Namespace) -> int:
     names = sorted(set().union(*compared.conditions))
     by_condition = {name: compared.accuracy(name) for name in names}
     console.print(_table(float32, int8, by_condition))
+    console.print(_errors_table(compared, names, config.load(arguments.config).detector.score_threshold))
 
     lines = drops(float32, int8, limits, float32.counts)
     if lines:
@@ -182,6 +190,17 @@ def _table(float32: Accuracy, int8: Accuracy, by_condition: Mapping[str, tuple[A
     table.add_section()
     for name, (a, b) in by_condition.items():
         row(f"in {name}", a.map50, b.map50)
+    return table
+
+
+def _errors_table(compared: Compared, conditions: Sequence[str], least_score: float) -> Table:
+    table = Table(title=f"errors at a score of {least_score:g}")
+    table.add_column("condition")
+    for heading in ("objects", "missed, float", "missed, INT8", "false, float", "false, INT8"):
+        table.add_column(heading, justify="right")
+    for name in conditions:
+        a, b = compared.errors(name, least_score)
+        table.add_row(name, *map(str, (a.objects, a.missed, b.missed, a.false, b.false)))
     return table
 
 

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from engines.accuracy import TrueBoxes, evaluate, too_hard
+from engines.accuracy import Errors, TrueBoxes, count_errors, evaluate, too_hard
 from perception.messages import CLASSES, Candidates
 
 CAR, PEDESTRIAN = CLASSES.index("car"), CLASSES.index("pedestrian")
@@ -59,6 +59,20 @@ def test_sizes_are_told_apart() -> None:
     result = evaluate([_truth([CAR, CAR, CAR])], [_found([0, 2], [CAR, CAR])])
     assert result.per_size["small"] == 0
     assert result.per_size["large"] == pytest.approx(1.0)
+
+
+def test_errors_are_counted_where_the_line_is_drawn() -> None:
+    truth = _truth([CAR, CAR, CAR], ignored=[False, False, True])
+    far_off = np.array([[500, 500, 550, 550]], np.float32)
+    found = Candidates(
+        np.concatenate([BOXES[[0, 2, 0]], far_off, BOXES[[1]]]),
+        np.array([0.9, 0.8, 0.7, 0.6, 0.3], np.float32),
+        np.array([CAR] * 5, np.int32),
+    )
+    assert count_errors([truth], [found], 0.35) == Errors(objects=2, missed=1, false=2)  # one twice, one far off
+    assert count_errors([truth], [found], 0.25) == Errors(objects=2, missed=0, false=2)
+    wrong_class = Candidates(BOXES[[0]], np.array([0.9], np.float32), np.array([PEDESTRIAN], np.int32))
+    assert count_errors([truth], [wrong_class], 0.35) == Errors(objects=2, missed=2, false=1)
 
 
 def test_low_and_hidden_objects_are_too_hard() -> None:
