@@ -64,7 +64,7 @@ class Errors(NamedTuple):
 
 
 def count_errors(truth: Sequence[TrueBoxes], found: Sequence[Candidates], least_score: float) -> Errors:
-    """Match detections to objects of their class, best first, at an IoU of 0.5; those on ignored objects are no errors."""
+    """Match detections to objects of their class, best first, at an IoU of 0.5; those on ignored ones are no errors."""
     objects = missed = false = 0
     for of_image, detections in zip(truth, found, strict=True):
         free = ~of_image.ignored
