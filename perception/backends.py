@@ -33,9 +33,13 @@ class Device(NamedTuple):
 
 @dataclass(frozen=True)
 class Backend:
-    """The channels of a rig, warm and ready; `notes` says once what was chosen."""
+    """The channels of a rig, warm and ready; `notes` says once what was chosen.
+
+    `needed` is the (width, height) that each camera's images are looked at in: ingest need not decode much more.
+    """
 
     channels: Mapping[str, Channel]
+    needed: Mapping[str, tuple[int, int]]
     threads: int
     notes: tuple[str, ...]
     close: Callable[[], None]
@@ -82,8 +86,10 @@ def build(config: Config, rig: Rig, clock: Clock) -> Backend:
     nms = NumpyNms(config.nms)
 
     channels: dict[str, Channel] = {}
+    needed: dict[str, tuple[int, int]] = {}
     for camera in rig.values():
         preprocess = OpenCvPreprocessor((camera.width, camera.height), input_spec)
+        needed[camera.name] = preprocess.letterbox.resized_size
         channels[camera.name] = WorkerChannel(
             camera.name,
             preprocess=preprocess,
@@ -102,7 +108,7 @@ def build(config: Config, rig: Rig, clock: Clock) -> Backend:
         detector.close()
 
     _warm_up(channels, rig)
-    return Backend(channels, threads, (*detector.notes, *head_notes), close)
+    return Backend(channels, needed, threads, (*detector.notes, *head_notes), close)
 
 
 def load_detector(config: Config, threads: int, cameras: int) -> Detector:

@@ -4,7 +4,8 @@ One drive is looped back to back: the recording's idle time is skipped, nothing 
 the recording's own pace. In turn with it, block by block so that a noisy machine is noisy for all, the same frames go
 through
 
-- the *floor*: decode them on as many threads, then the bare inference of their prepared tensors on the same runtime;
+- the *floor*: decode them as the pipeline does, on as many threads, then the bare inference
+  of their prepared tensors on the same runtime;
 - the pipeline stepped, decoding ahead, for its throughput;
 - the *script*: what one writes on a first afternoon. One camera after the other, `cv2.imdecode`, resize, ONNX Runtime
   as it comes, `cv2.dnn.NMSBoxes`; no tracks.
@@ -41,6 +42,7 @@ from perception.config import Config
 from perception.detect import recognise
 from perception.errors import ConfigError, PerceptionError
 from perception.fusion.camera_fusion import CameraFusion
+from perception.ingest.decode import decode_image
 from perception.ingest.open_drive import open_drive
 from perception.ingest.replay import Replay
 from perception.messages import EncodedImage, Image, Rig, Tick
@@ -103,6 +105,7 @@ class Floor:
     def __init__(self, chosen: Config, rig: Rig, threads: int) -> None:
         detector = backends.load_detector(chosen, threads, len(rig))
         spec = recognise.recognise(detector.model, chosen.detector).input_spec
+        self._rig = rig
         self._requests = {name: detector.request() for name in rig}
         self._preprocess = {c.name: OpenCvPreprocessor((c.width, c.height), spec) for c in rig.values()}
         self._workers = ThreadPoolExecutor(threads)
@@ -110,7 +113,7 @@ class Floor:
     def __call__(self, encoded: EncodedSet) -> tuple[int, int]:
         """Nanoseconds for decoding and for inference."""
         started = time.monotonic_ns()
-        images = list(self._workers.map(_decode, encoded.values()))
+        images = list(self._workers.map(self._decode, encoded, encoded.values()))
         decoded = time.monotonic_ns()
         requests = [self._requests[name] for name in encoded]
         for name, image, request in zip(encoded, images, requests, strict=True):
@@ -122,27 +125,30 @@ class Floor:
             request.collect()
         return decoded - started, time.monotonic_ns() - prepared
 
+    def _decode(self, camera: str, encoded: EncodedImage) -> Image:
+        needed = self._preprocess[camera].letterbox.resized_size
+        return decode_image(encoded.data, self._rig[camera], needed)
+
 
 class Script:
     """The obvious script, for a detector with any known head."""
 
-    def __init__(self, chosen: Config, rig: Rig) -> None:
+    def __init__(self, chosen: Config) -> None:
         detector = backends.load_detector(chosen, 1, 1)
         self._head, self._spec, _ = recognise.recognise(detector.model, chosen.detector)
         self._session = onnxruntime.InferenceSession(str(chosen.detector.model), providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
         self._nms = chosen.nms
         self._score_threshold = chosen.detector.score_threshold
-        self._rig = rig
 
     def __call__(self, encoded: EncodedSet) -> int:
         """Nanoseconds for all cameras, one after the other."""
         started = time.monotonic_ns()
         for image in encoded.values():
-            self._detect(_decode(image))
+            self._detect(cv2.imdecode(np.frombuffer(image.data, np.uint8), cv2.IMREAD_COLOR))
         return time.monotonic_ns() - started
 
-    def _detect(self, image: Image) -> Sequence[int]:
+    def _detect(self, image: Any) -> Sequence[int]:
         spec = self._spec
         scale = min(spec.width / image.shape[1], spec.height / image.shape[0])
         resized = cv2.resize(image, None, fx=scale, fy=scale)
@@ -165,18 +171,13 @@ class Script:
         )
 
 
-def _decode(encoded: EncodedImage) -> Image:
-    image = cv2.imdecode(np.frombuffer(encoded.data, np.uint8), cv2.IMREAD_COLOR)
-    return np.asarray(image, np.uint8)
-
-
 def bench(chosen: Config, ticks: int, console: Console) -> dict[str, Any]:
     """Run `ticks` ticks of the pipeline, the floor and the script in turn; what was measured, in milliseconds."""
     threads = chosen.threads or len(os.sched_getaffinity(0))
     with ExitStack() as resources:
         latency, rig = _pipeline(chosen, BackToBackClock(), threads, ticks, resources)
         throughput, _ = _pipeline(chosen, SteppedClock(), threads, ticks, resources)
-        floor, script = Floor(chosen, rig, threads), Script(chosen, rig)
+        floor, script = Floor(chosen, rig, threads), Script(chosen)
         times: dict[str, list[int]] = {"end_to_end": [], "floor": [], "decode": [], "inference": [], "script": []}
         stepped_ns, settled_kb = 0, 0
         for done in track(range(0, ticks, BLOCK_TICKS), "", console=console, transient=True):
@@ -220,12 +221,13 @@ def _pipeline(
     """The ticks of the looped drive, made as they are asked for, and its rig."""
     if chosen.replay is None:
         raise ConfigError("nothing to replay: name a drive with --replay")
-    source = Replay(open_drive(chosen.replay, chosen.rig), clock, chosen.sync, threads, loop=loop)
+    drive = open_drive(chosen.replay, chosen.rig)
+    backend = backends.build(chosen, drive.rig, clock)
+    resources.callback(backend.close)
+    source = Replay(drive, clock, chosen.sync, threads=threads, loop=loop, needed=backend.needed)
     resources.callback(source.close)
     if isinstance(clock, BackToBackClock):
         resources.callback(clock.finish)
-    backend = backends.build(chosen, source.rig, clock)
-    resources.callback(backend.close)
     tracks = TracksWriter(Path(resources.enter_context(tempfile.TemporaryDirectory())))
     resources.callback(tracks.close)
     pipeline = Pipeline(

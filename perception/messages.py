@@ -85,8 +85,9 @@ class EncodedImage(NamedTuple):
 class Frame:
     """One image of one camera.
 
-    `image` is (H, W, 3) uint8 BGR at the size of the camera's calibration. `arrival_ns` is when its bytes were in
-    memory, `ingest` the span in which they became an image. `map_from_base` is the ego pose at `capture_ns`.
+    `image` is (H, W, 3) uint8 BGR at the size of the camera's calibration, or at a half, a quarter or an eighth of it,
+    rounded up, where no more is needed. `arrival_ns` is when its bytes were in memory, `ingest` the span in which they
+    became an image. `map_from_base` is the ego pose at `capture_ns`.
     """
 
     camera: str

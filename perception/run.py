@@ -7,7 +7,6 @@ readable (results kept).
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 import threading
@@ -27,6 +26,7 @@ from perception.clock import Clock, RealTimeReplayClock, SteppedClock
 from perception.config import Config
 from perception.errors import ConfigError, PerceptionError
 from perception.fusion.camera_fusion import CameraFusion
+from perception.ingest.drive import Drive
 from perception.ingest.open_drive import open_drive
 from perception.ingest.replay import Replay
 from perception.output.jsonl import DetectionsWriter, TracksWriter, read_detections, read_tracks
@@ -117,10 +117,11 @@ def run(chosen: Config, config_name: str) -> int:
     device = backends.choose_device(chosen.device)
     with ExitStack() as resources:
         clock: Clock = SteppedClock() if chosen.pace == "stepped" else RealTimeReplayClock()
-        source = _open_source(chosen, clock)
-        resources.callback(source.close)
-        backend = backends.build(chosen, source.rig, clock)
+        drive = _open_drive(chosen)
+        backend = backends.build(chosen, drive.rig, clock)
         resources.callback(backend.close)
+        source = Replay(drive, clock, chosen.sync, threads=backend.threads, loop=chosen.loop, needed=backend.needed)
+        resources.callback(source.close)
         tracks = TracksWriter(directory)
         resources.callback(tracks.close)
         recorders = _recorders(chosen, source)
@@ -163,13 +164,12 @@ def run(chosen: Config, config_name: str) -> int:
     return EXIT_INTERRUPTED if interrupted else EXIT_DAMAGED if faults else 0
 
 
-def _open_source(chosen: Config, clock: Clock) -> Replay:
+def _open_drive(chosen: Config) -> Drive:
     if chosen.replay is None:
         raise ConfigError(
             "nothing to replay: name a drive with --replay, an .mcap recording, a video file or a folder of images"
         )
-    threads = chosen.threads or len(os.sched_getaffinity(0))
-    return Replay(open_drive(chosen.replay, chosen.rig), clock, chosen.sync, threads, loop=chosen.loop)
+    return open_drive(chosen.replay, chosen.rig)
 
 
 def _recorders(chosen: Config, source: Source) -> list[Recorder]:
@@ -256,7 +256,7 @@ def _draw_video(chosen: Config, console: Console) -> None:
     from perception.output.video import VIDEO, render  # noqa: PLC0415 (PyAV is not for every run)
 
     directory = chosen.output.directory
-    source = _open_source(chosen, SteppedClock())
+    source = Replay(_open_drive(chosen), SteppedClock(), chosen.sync, threads=1, loop=chosen.loop)
     with closing(source), _progress(console) as progress:
         task = progress.add_task("drawing", total=None)
 

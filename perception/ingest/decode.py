@@ -27,6 +27,12 @@ _MAX_BYTES: Final = 64 * 2**20
 _MAX_PIXELS: Final = 2**26
 _END_OF_JPEG: Final = b"\xff\xd9"
 _END_OF_PNG: Final = b"IEND\xaeB`\x82"
+_FLAGS: Final = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
 _START_OF_FRAME: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
@@ -34,8 +40,12 @@ class UndecodableError(Exception):
     """An image that cannot be used, with the reason."""
 
 
-def decode_image(data: bytes, camera: Camera) -> Image:
+def decode_image(data: bytes, camera: Camera, needed: tuple[int, int] | None = None) -> Image:
     """Decode a JPEG or PNG to (H, W, 3) uint8 BGR at the size of the camera's calibration.
+
+    Where only `needed` (width, height) pixels are looked at, a JPEG of at least four times that size is decoded at a
+    half, a quarter or an eighth of its own, so that at least twice what is needed is left: fewer coefficients to
+    transform, and bilinear resizing from there still sees every pixel, as it does not from the full size.
 
     The orientation that EXIF asks for is not applied: calibration refers to the sensor's rows and columns.
     """
@@ -48,10 +58,18 @@ def decode_image(data: bytes, camera: Camera) -> Image:
     if size is None:
         raise UndecodableError(f"the {form} image is cut short or corrupt")
     _check_size(size, camera)
-    image = _imdecode(data)
+    image = _imdecode(data, _reduction(size, needed) if form == "jpeg" else 1)
     if image is None:
         raise UndecodableError(f"the {form} image does not decode")
     return image
+
+
+def _reduction(size: tuple[int, int], needed: tuple[int, int] | None) -> int:
+    """What to divide an image's size by."""
+    if needed is None:
+        return 1
+    spare = min(size[0] / needed[0], size[1] / needed[1])
+    return max(by for by in _FLAGS if by == 1 or spare >= 2 * by)
 
 
 class VideoDecoder:
@@ -93,9 +111,9 @@ def frame_to_image(frame: VideoFrame, camera: Camera) -> Image:
     return cast("Image", frame.to_ndarray(format="bgr24"))
 
 
-def _imdecode(data: bytes) -> Image | None:
+def _imdecode(data: bytes, reduction: int) -> Image | None:
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS[reduction] | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
         return None
     return cast("Image | None", image)  # OpenCV's types know neither None nor that colour images are uint8

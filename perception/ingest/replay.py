@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -58,12 +58,25 @@ class Replay:
     What frame sets hold depends on the drive and the config only, never on the number of threads or on timing: the
     synchroniser is driven by the log times of the recording. A frame that does not decode is missing from its set.
 
+    `needed` is the (width, height) that each camera's images are looked at in; larger ones may be decoded smaller, as
+    `decode_image` says. Without it all images have their full size.
+
     With `loop` the drive is played so many times over, its time stamps shifted on each time by its length and one
     period more, so that time and ticks go on evenly; only the vehicle is back where it started.
     """
 
-    def __init__(self, drive: Drive, clock: Clock, sync: SyncConfig, threads: int, loop: int = 1) -> None:
+    def __init__(
+        self,
+        drive: Drive,
+        clock: Clock,
+        sync: SyncConfig,
+        *,
+        threads: int,
+        loop: int = 1,
+        needed: Mapping[str, tuple[int, int]] | None = None,
+    ) -> None:
         self.rig = drive.rig
+        self._needed = needed or {}
         self._drive = drive
         self._clock = clock
         self._synchroniser: Synchroniser[Packet] = Synchroniser(tuple(drive.rig), sync)
@@ -143,13 +156,15 @@ class Replay:
         """Start the decoding of a packet; a video's picture needs the ones before it, also those that were dropped."""
         camera = self.rig[packet.camera]
         if packet.format not in VIDEO_CODECS:
-            return self._workers.submit(self._ingest, packet, partial(_decode, packet, camera))
+            return self._workers.submit(
+                self._ingest, packet, partial(_decode, packet, camera, self._needed.get(camera.name))
+            )
         video = videos[packet.camera, packet.format]
         before = []
         while video.waiting and (waiting := video.waiting.popleft()) is not packet:
             before.append(waiting.data)
-        decode = partial(video.decode, before, packet.data, camera)
-        video.last = self._workers.submit(self._ingest, packet, decode, video.last)
+        pictures = partial(video.decode, before, packet.data, camera)
+        video.last = self._workers.submit(self._ingest, packet, pictures, video.last)
         return video.last
 
     def _ingest(self, packet: Packet, decode: Callable[[], Image], after: Future[_Ingested] | None = None) -> _Ingested:
@@ -217,10 +232,10 @@ class _Video:
         return self.decoder.decode(data, camera)
 
 
-def _decode(packet: Packet, camera: Camera) -> Image:
+def _decode(packet: Packet, camera: Camera, needed: tuple[int, int] | None) -> Image:
     if packet.picture is not None:
         return frame_to_image(packet.picture, camera)
-    return decode_image(packet.data, camera)
+    return decode_image(packet.data, camera, needed)
 
 
 def _frame(packet: Packet, image: Image, arrival_ns: int, span: Span) -> Frame:

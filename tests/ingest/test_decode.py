@@ -139,3 +139,25 @@ def test_video_of_another_size_is_refused() -> None:
     packets = encode_video([render(make_camera("c", (64, 48)), 0.0)], "libx264", tune="zerolatency")
     with pytest.raises(UndecodableError, match="the image is 64x48, where the calibration says 96x64"):
         VideoDecoder("h264").decode(packets[0], CAMERA)
+
+
+@pytest.mark.parametrize(
+    ("needed", "shape"),
+    [
+        (None, (64, 96, 3)),
+        ((25, 10), (64, 96, 3)),
+        ((24, 16), (32, 48, 3)),
+        ((12, 8), (16, 24, 3)),
+        ((1, 1), (8, 12, 3)),
+    ],
+)
+def test_a_jpeg_is_decoded_no_larger_than_it_is_looked_at(
+    needed: tuple[int, int] | None, shape: tuple[int, int, int]
+) -> None:
+    ramp = np.linspace(0, 255, 96).astype(np.uint8)[None, :, None]
+    image = np.broadcast_to(ramp, (64, 96, 3)).copy()
+    decoded = decode_image(encode(image), CAMERA, needed)
+    assert decoded.shape == shape
+    expected = cv2.resize(image, (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
+    assert np.abs(decoded.astype(int) - expected).max() <= 4
+    assert decode_image(encode(image, "png"), CAMERA, needed).shape == (64, 96, 3)

@@ -30,7 +30,7 @@ SIZE = (96, 64)
 def playing(
     drive: Drive, clock: Clock | None = None, threads: int = 2, loop: int = 1, window_ms: float = 50
 ) -> Iterator[Replay]:
-    replay = Replay(drive, clock or SteppedClock(), SyncConfig(window_ms=window_ms), threads, loop)
+    replay = Replay(drive, clock or SteppedClock(), SyncConfig(window_ms=window_ms), threads=threads, loop=loop)
     try:
         yield replay
     finally:

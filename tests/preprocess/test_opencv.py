@@ -119,3 +119,18 @@ def test_image_of_another_size_is_refused() -> None:
 
     with pytest.raises(ValueError, match="640"):
         preprocess(np.zeros((480, 640, 3), np.uint8), np.empty((3, 96, 96), np.float32))
+
+
+@pytest.mark.parametrize("reduction", [2, 4])
+def test_an_image_that_comes_smaller_is_the_same_picture(reduction: int) -> None:
+    image = smooth_image(1024, 512)
+    height, width = image.shape[:2]
+    means = image.reshape(height // reduction, reduction, width // reduction, reduction, 3).mean((1, 3))
+    smaller = np.ascontiguousarray(means.round().astype(np.uint8))
+    preprocess = OpenCvPreprocessor((width, height), YOLOX)
+    whole, reduced = np.empty((2, 3, YOLOX.height, YOLOX.width), np.float32)
+    preprocess(image, whole)
+    preprocess(smaller, reduced)
+    # They differ in how they see the grain of the image, not in where things are.
+    shifted = np.abs(whole[:, :, 1:] - reduced[:, :, :-1]).mean()
+    assert np.abs(whole - reduced).mean() < 0.5 * shifted
