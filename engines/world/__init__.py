@@ -1,7 +1,7 @@
 """A procedural town, its traffic, and the cameras and LiDAR of a car that drives through it.
 
-Everything is drawn by this package: no models, textures or recordings from elsewhere, and no GPU. It claims nothing about
-real roads; it makes drives that anyone can regenerate, and labelled images to train the stock detector on.
+Everything is drawn by this package: no models, textures or recordings from elsewhere, and no GPU. It claims nothing
+about real roads; it makes drives that anyone can regenerate, and labelled images to train the stock detector on.
 
 As a command, a drive (DESIGN section 8)::
 

@@ -46,7 +46,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("engines.world", description="Make a synthetic drive with ground truth.")
     add = parser.add_argument
     add("--scenario", default="city", metavar="NAME", help="what kind of drive: see --list (default: %(default)s)")
-    add("--seed", type=int, default=0, metavar="N", help="decides the town, the traffic, the noise (default: %(default)s)")
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="decides the town, the traffic, the noise (default: %(default)s)",
+    )
     add("--seconds", type=float, default=20.0, metavar="S", help="how long it is (default: %(default)s)")
     add("--out", type=Path, metavar="FILE", help="the .mcap file to write")
     add("--force", action="store_true", help="replace the file if it exists")
@@ -68,11 +74,18 @@ def _make(arguments: argparse.Namespace) -> int:
         raise OutputError(f"{path}: exists; --force replaces it")
     console = Console(stderr=True)
     world = World(arguments.seed, arguments.scenario)
-    columns = (TextColumn(f"{world.scenario.name} {arguments.seed}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn(f"{world.scenario.name} {arguments.seed}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=drive.ticks(arguments.seconds))
         drive.record(world, path, arguments.seconds, progress=lambda done: progress.update(task, completed=done))
-    print(f"{path}: {drive.ticks(arguments.seconds)} ticks, {len(world.rig)} cameras, {path.stat().st_size / 1e6:.1f} MB")
+    print(
+        f"{path}: {drive.ticks(arguments.seconds)} ticks, {len(world.rig)} cameras, {path.stat().st_size / 1e6:.1f} MB"
+    )
     return 0
 
 

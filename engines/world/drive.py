@@ -2,11 +2,11 @@
 
 Beyond what every drive has, it holds
 
-- ``/markers/annotations``: every object within 80 m, in `base_link`; an entity's metadata gives its ``category``, a name in
-  CLASSES, and its ``visibility``: the largest part of it that any camera sees, 0 to 1;
-- ``/<CAMERA>/annotations`` (foxglove.ImageAnnotations): the 2-D truth of the image captured at the same stamp. One outline
-  per object, around the whole of it as far as it lies in the image; its metadata gives ``id``, ``category``, ``visibility``
-  and ``truncation`` (both 0 to 1), and ``visible_box``: x1 y1 x2 y2 around the pixels that show;
+- ``/markers/annotations``: every object within 80 m, in `base_link`; an entity's metadata gives its ``category``, a
+  name in CLASSES, and its ``visibility``: the largest part of it that any camera sees, 0 to 1;
+- ``/<CAMERA>/annotations`` (foxglove.ImageAnnotations): the 2-D truth of the image captured at the same stamp. One
+  outline per object, around the whole of it as far as it lies in the image; its metadata gives ``id``, ``category``,
+  ``visibility`` and ``truncation`` (both 0 to 1), and ``visible_box``: x1 y1 x2 y2 around the pixels that show;
 - ``/tags`` (JSON): light, weather and scene, at every tick;
 - a metadata record ``scenario``: its name, the seed, light, weather, and the scenes that occur.
 """
@@ -239,7 +239,9 @@ def _scene(truth: Truth, stamp_ns: int, best: dict[int, float]) -> SceneUpdate:
         entity.metadata.extend(KeyValuePair(key=key, value=value) for key, value in facts.items())
         cube = CubePrimitive(color=_colour(label, 0.35))
         yaw = float(truth.yaws[i])
-        cube.pose.position.x, cube.pose.position.y, cube.pose.position.z = (round(float(v), 3) for v in truth.positions[i])
+        cube.pose.position.x, cube.pose.position.y, cube.pose.position.z = (
+            round(float(v), 3) for v in truth.positions[i]
+        )
         cube.pose.orientation.z, cube.pose.orientation.w = round(np.sin(yaw / 2), 5), round(np.cos(yaw / 2), 5)
         cube.size.x, cube.size.y, cube.size.z = (round(float(v), 3) for v in truth.sizes[i])
         entity.cubes.append(cube)

@@ -13,8 +13,8 @@ CELL_PX: Final = 64
 LEVELS: Final = 7
 """Down to a single texel."""
 
-BLANK, CLASSIC, PAIR, RIBBON, CURTAIN, SMALL, SHOP, HOUSE, BALCONY, TILES = range(10)
-_STYLES: Final = 10
+BLANK, CLASSIC, PAIR, RIBBON, CURTAIN, SMALL, SHOP, HOUSE, BALCONY = range(9)
+_STYLES: Final = 9
 
 
 def atlas() -> tuple[Float32, Int32]:
@@ -31,8 +31,24 @@ def atlas() -> tuple[Float32, Int32]:
             at += len(parts[-1])
             if level + 1 < LEVELS:
                 side = picture.shape[0] // 2
-                picture = np.asarray(cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA), np.float32).reshape(side, side, 3)
+                picture = np.asarray(
+                    cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA), np.float32
+                ).reshape(side, side, 3)
     return np.ascontiguousarray(np.concatenate(parts).T, np.float32), starts
+
+
+_PANES: Final = {
+    # left, right, bottom, top of each window, in parts of the cell; vertical and horizontal bars; with a sill
+    BLANK: (),
+    CLASSIC: ((0.3, 0.7, 0.24, 0.8, 1, 1, True),),
+    PAIR: ((0.12, 0.46, 0.26, 0.78, 0, 0, True), (0.54, 0.88, 0.26, 0.78, 0, 0, True)),
+    RIBBON: ((0.0, 1.0, 0.34, 0.82, 1, 0, False),),
+    CURTAIN: ((0.0, 1.0, 0.0, 1.0, 1, 1, False),),
+    SMALL: ((0.33, 0.67, 0.3, 0.74, 1, 1, True),),
+    SHOP: ((0.05, 0.95, 0.1, 0.72, 2, 0, False),),
+    HOUSE: ((0.32, 0.68, 0.3, 0.76, 1, 1, True),),
+    BALCONY: ((0.2, 0.8, 0.06, 0.8, 1, 0, True),),
+}
 
 
 def _picture(style: int) -> Float32:
@@ -40,45 +56,41 @@ def _picture(style: int) -> Float32:
     rng = np.random.Generator(np.random.PCG64(style))
     cell = np.zeros((CELL_PX, CELL_PX, 3), np.float32)
     cell[..., 0] = 1.0
-    if style in (SMALL, TILES):
-        _bricks(cell, 4 if style == SMALL else 8)
+    if style == SMALL:
+        _bricks(cell)
     cell[..., 0] += rng.normal(0, 0.02, cell.shape[:2])
+    if style == SHOP:
+        cell[_px(0.74) :, :, 0] *= 0.55
+    for left, right, bottom, top, upright, across, sill in _PANES[style]:
+        _window(cell, left, right, bottom, top, bars=(upright, across), sill=sill)
+    _trim(cell, style)
+    return cell
+
+
+def _trim(cell: Float32, style: int) -> None:
+    """What is before and beside the windows: ledges, panels, shutters, balconies."""
     if style == CLASSIC:
-        _window(cell, 0.3, 0.7, 0.24, 0.8, bars=(1, 1))
         cell[_px(0.88) : _px(0.93), :, 0] *= 1.12
-    elif style == PAIR:
-        _window(cell, 0.12, 0.46, 0.26, 0.78, bars=(0, 0))
-        _window(cell, 0.54, 0.88, 0.26, 0.78, bars=(0, 0))
     elif style == RIBBON:
-        _window(cell, 0.0, 1.0, 0.34, 0.82, bars=(1, 0), sill=False)
         cell[: _px(0.04), :, 0] *= 0.8
     elif style == CURTAIN:
-        _window(cell, 0.0, 1.0, 0.0, 1.0, bars=(1, 1), sill=False)
         cell[: _px(0.16), :, 1] *= 0.35
-    elif style == SMALL:
-        _window(cell, 0.33, 0.67, 0.3, 0.74, bars=(1, 1))
-    elif style == SHOP:
-        cell[_px(0.74) :, :, 0] *= 0.55
-        _window(cell, 0.05, 0.95, 0.1, 0.72, bars=(2, 0), sill=False)
     elif style == HOUSE:
-        _window(cell, 0.32, 0.68, 0.3, 0.76, bars=(1, 1))
         for left, right in ((0.17, 0.3), (0.7, 0.83)):
             cell[_px(0.3) : _px(0.76), _px(left) : _px(right), 0] = 0.42
             cell[_px(0.3) : _px(0.76) : 4, _px(left) : _px(right), 0] = 0.3
     elif style == BALCONY:
-        _window(cell, 0.2, 0.8, 0.06, 0.8, bars=(1, 0))
         cell[_px(0.06) : _px(0.38), _px(0.1) : _px(0.9), 0] = 0.62
         cell[_px(0.06) : _px(0.38), _px(0.1) : _px(0.9), 1] *= 0.25
         cell[_px(0.0) : _px(0.06), _px(0.06) : _px(0.94), 0] = 0.5
-    return cell
 
 
 def _px(part: float) -> int:
     return round(part * CELL_PX)
 
 
-def _bricks(cell: Float32, courses: int) -> None:
-    height, width = CELL_PX // (courses * 2), CELL_PX // courses
+def _bricks(cell: Float32) -> None:
+    height, width = CELL_PX // 8, CELL_PX // 4
     for row in range(0, CELL_PX, height):
         cell[row, :, 0] = 0.82
         offset = (row // height % 2) * width // 2

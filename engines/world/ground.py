@@ -21,7 +21,7 @@ from engines.world.town import (
     Edge,
     Town,
 )
-from perception.messages import Float, Image
+from perception.messages import Float, Float32, Image
 
 PX_PER_M: Final = 16
 LEVELS: Final = 6
@@ -54,11 +54,13 @@ def paint(town: Town, seed: int) -> list[Image]:
     levels = [canvas.image]
     for _ in range(LEVELS - 1):
         height, width = levels[-1].shape[:2]
-        levels.append(np.asarray(cv2.resize(levels[-1], (width // 2, height // 2), interpolation=cv2.INTER_AREA), np.uint8))
+        levels.append(
+            np.asarray(cv2.resize(levels[-1], (width // 2, height // 2), interpolation=cv2.INTER_AREA), np.uint8)
+        )
     return levels
 
 
-def noise_tile(rng: np.random.Generator, octaves: Sequence[tuple[int, float]], size: int = _TILE) -> Float:
+def noise_tile(rng: np.random.Generator, octaves: Sequence[tuple[int, float]], size: int = _TILE) -> Float32:
     """Noise about 0 that repeats without a seam; `octaves` are (pixels per grain, amplitude)."""
     total = np.zeros((size, size), np.float32)
     for grain, amplitude in octaves:
@@ -66,9 +68,9 @@ def noise_tile(rng: np.random.Generator, octaves: Sequence[tuple[int, float]], s
         if grain > 1:
             padded = np.pad(cells, 2, mode="wrap")
             grown = cv2.resize(padded, None, fx=grain, fy=grain, interpolation=cv2.INTER_CUBIC)
-            cells = grown[2 * grain : 2 * grain + size, 2 * grain : 2 * grain + size]
+            cells = np.asarray(grown, np.float32)[2 * grain : 2 * grain + size, 2 * grain : 2 * grain + size]
         total += cells
-    return total  # type: ignore[return-value]
+    return total
 
 
 class _Canvas:
@@ -94,12 +96,16 @@ class _Canvas:
         for edge in self._town.edges:
             for _ in range(int(rng.integers(2, 6))):
                 s, left = rng.uniform(8, edge.length - 16), rng.uniform(-1, 1) * (edge.street.half_m - 2)
-                self._shade(edge, (s, s + rng.uniform(1, 8)), (left, left + rng.uniform(0.6, 1.8)), rng.uniform(0.8, 1.14))
+                self._shade(
+                    edge, (s, s + rng.uniform(1, 8)), (left, left + rng.uniform(0.6, 1.8)), rng.uniform(0.8, 1.14)
+                )
             for _ in range(int(rng.integers(3, 9))):
                 start = np.array([rng.uniform(5, edge.length - 10), rng.uniform(-1, 1) * edge.street.half_m * 0.9])
                 steps = rng.normal(0, 0.35, (12, 2)) + [0.5, 0]
                 points = np.array([edge.at(*(start + step)) for step in np.cumsum(steps, 0)])
-                cv2.polylines(self.image, [self._px(points)], False, _GUTTER, 1, cv2.LINE_AA, _SHIFT)
+                cv2.polylines(
+                    self.image, [self._px(points)], isClosed=False, color=_GUTTER, lineType=cv2.LINE_AA, shift=_SHIFT
+                )
             for _ in range(2):
                 where = edge.at(rng.uniform(12, edge.length - 12), rng.uniform(-0.8, 0.8) * edge.street.half_m)
                 self._disc(where, 0.36, (60, 60, 60))
@@ -108,10 +114,10 @@ class _Canvas:
             start, end = lane.path.points[0], lane.path.points[-1]
             if lane.turn == "":
                 edge = self._town.edges[lane.edge]
-                s = sorted(float((p - edge.start) @ edge.along) for p in (start, end))
+                span = sorted(float((p - edge.start) @ edge.along) for p in (start, end))
                 left = float((start - edge.start) @ edge.left)
                 for track in (-0.82, 0.82):
-                    self._shade(edge, (s[0] - 6, s[1] + 6), (left + track - 0.3, left + track + 0.3), 0.94)
+                    self._shade(edge, (span[0] - 6, span[1] + 6), (left + track - 0.3, left + track + 0.3), 0.94)
 
     def block(self, block: Block) -> None:
         """Pavement with kerbs around what is inside."""
@@ -134,7 +140,12 @@ class _Canvas:
         driven = street.half_m - (PARKING_M if street.parking else 0)
         if street.median_m:
             self._strip(edge, (stop[0], stop[1]), (-street.median_m / 2 + 0.3, street.median_m / 2 - 0.3), _KERB)
-            self._strip(edge, (stop[0] + 0.16, stop[1] - 0.16), (-street.median_m / 2 + 0.46, street.median_m / 2 - 0.46), _GRASS)
+            self._strip(
+                edge,
+                (stop[0] + 0.16, stop[1] - 0.16),
+                (-street.median_m / 2 + 0.46, street.median_m / 2 - 0.46),
+                _GRASS,
+            )
         elif street.lanes == 2:
             self._strip(edge, stop, (0.08, 0.2), _PAINT)
             self._strip(edge, stop, (-0.2, -0.08), _PAINT)
@@ -146,7 +157,9 @@ class _Canvas:
             if street.lanes == 2:
                 near = stop[1] if sign < 0 else stop[0]
                 self._dashes(edge, stop, sign * (street.median_m / 2 + LANE_M), 3.0, 4.5)
-                self._strip(edge, sorted((near, near + 14 * sign)), _around(sign * (street.median_m / 2 + LANE_M)), _PAINT)
+                self._strip(
+                    edge, sorted((near, near + 14 * sign)), _around(sign * (street.median_m / 2 + LANE_M)), _PAINT
+                )
             if street.parking:
                 self._bays(edge, stop, sign * driven, sign * street.half_m)
             else:
@@ -190,13 +203,17 @@ class _Canvas:
             points = np.array([edge.at(s + sign * x, left + sign * y) for x, y in shape])
             cv2.fillConvexPoly(self.image, self._px(points), _PAINT, cv2.LINE_AA, _SHIFT)
 
-    def _dashes(self, edge: Edge, span: tuple[float, float], left: float, dash: float, gap: float, half: float = 0.07) -> None:
+    def _dashes(
+        self, edge: Edge, span: tuple[float, float], left: float, dash: float, gap: float, half: float = 0.07
+    ) -> None:
         for s in np.arange(span[0] + gap, span[1] - dash, dash + gap):
             if edge.zebra is None or abs(s + dash / 2 - edge.zebra) > dash / 2 + 2.6:
                 self._strip(edge, (s, s + dash), (left - half, left + half), _PAINT)
 
     def _strip(self, edge: Edge, along: Sequence[float], left: Sequence[float], colour: tuple[int, int, int]) -> None:
-        corners = np.array([edge.at(s, w) for s, w in zip((along[0], along[1], along[1], along[0]), np.repeat(left, 2), strict=True)])
+        corners = np.array(
+            [edge.at(s, w) for s, w in zip((along[0], along[1], along[1], along[0]), np.repeat(left, 2), strict=True)]
+        )
         cv2.fillConvexPoly(self.image, self._px(corners), colour, cv2.LINE_AA, _SHIFT)
 
     def _shade(self, edge: Edge, along: Sequence[float], left: Sequence[float], factor: float) -> None:
@@ -206,18 +223,30 @@ class _Canvas:
         cv2.convertScaleAbs(part, part, factor)
 
     def _disc(self, centre: Float, radius: float, colour: tuple[int, int, int]) -> None:
-        cv2.circle(self.image, self._px(centre[None])[0].tolist(), round(radius * PX_PER_M * 16), colour, -1, cv2.LINE_AA, _SHIFT)
+        cv2.circle(
+            self.image,
+            self._px(centre[None])[0].tolist(),
+            round(radius * PX_PER_M * 16),
+            colour,
+            -1,
+            cv2.LINE_AA,
+            _SHIFT,
+        )
 
     def _rounded(self, low: Float, high: Float, radius: float, fill: Image | tuple[int, int, int]) -> None:
         """A rectangle with round corners, in a colour or a repeating texture."""
-        (x0, y0), (x1, y1) = (np.clip(np.round(p * PX_PER_M), 0, self.image.shape[1::-1]).astype(int) for p in (low, high))
+        (x0, y0), (x1, y1) = (
+            np.clip(np.round(p * PX_PER_M), 0, self.image.shape[1::-1]).astype(int) for p in (low, high)
+        )
         part = self.image[y0:y1, x0:x1]
         mask = np.full(part.shape[:2], 255, np.uint8)
         r = round(radius * PX_PER_M)
         if r > 0:
             yy, xx = np.mgrid[:r, :r]
             cut = np.hypot(xx - r + 0.5, yy - r + 0.5) > r
-            mask[:r, :r][cut] = mask[:r, -r:][cut[:, ::-1]] = mask[-r:, :r][cut[::-1]] = mask[-r:, -r:][cut[::-1, ::-1]] = 0
+            mask[:r, :r][cut] = mask[:r, -r:][cut[:, ::-1]] = mask[-r:, :r][cut[::-1]] = mask[-r:, -r:][
+                cut[::-1, ::-1]
+            ] = 0
         if isinstance(fill, tuple):
             part[mask > 0] = fill
             return
@@ -233,7 +262,9 @@ class _Canvas:
 def _without(span: tuple[float, float], edge: Edge) -> list[tuple[float, float]]:
     """The parts of a span where one may park: not at a crossing, not in a tunnel."""
     if edge.tunnel is not None:
-        return [part for part in ((span[0], edge.tunnel[0] - 4), (edge.tunnel[1] + 4, span[1])) if part[1] - part[0] > 7]
+        return [
+            part for part in ((span[0], edge.tunnel[0] - 4), (edge.tunnel[1] + 4, span[1])) if part[1] - part[0] > 7
+        ]
     if edge.zebra is None:
         return [span]
     return [(span[0], edge.zebra - ZEBRA_M / 2 - 4), (edge.zebra + ZEBRA_M / 2 + 4, span[1])]
@@ -249,11 +280,11 @@ def _around(middle: float, half: float = 0.07) -> tuple[float, float]:
     return middle - half, middle + half
 
 
-def _tinted(colour: tuple[int, int, int], noise: Float) -> Image:
-    return np.clip(np.array(colour, np.float32) + noise[..., None], 0, 255).astype(np.uint8)
+def _tinted(colour: tuple[int, int, int], noise: Float32) -> Image:
+    return np.asarray(np.clip(np.array(colour, np.float32) + noise[..., None], 0, 255), np.uint8)
 
 
-def _slabs(rng: np.random.Generator) -> Float:
+def _slabs(rng: np.random.Generator) -> Float32:
     """Paving stones of half a metre, each of its own shade, with dark joints."""
     side = PX_PER_M // 2
     count = _TILE // side

@@ -1,7 +1,7 @@
 """A spinning LiDAR: beams cast into the town.
 
-A beam meets what a camera in its place would see in its direction, so the rasteriser finds all hits at once: four small depth
-images, one for each side, read along the beams.
+A beam meets what a camera in its place would see in its direction, so the rasteriser finds all hits at once: four small
+depth images, one for each side, read along the beams.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ class Lidar:
         place = turn @ BASE_FROM_LIDAR.translation + np.array([x, y, 0.0])
         pose = Pose(turn @ sensor, place)
         lens = self._lens
-        seen = raster.concatenate([standing.surface[standing.facing(pose, lens, RANGE_M)], moving[raster.towards(moving, pose)]])
+        seen = raster.concatenate(
+            [standing.surface.chosen(standing.facing(pose, lens, RANGE_M)), moving.chosen(raster.towards(moving, pose))]
+        )
         corners = raster.in_camera(seen.corners, pose)
         corners, _ = raster.clip_near(corners[raster.inside(corners, lens)])
         rows = (np.arange(lens.height) + 0.5 - lens.cy) / lens.focal
@@ -67,9 +69,11 @@ class Lidar:
         depth = np.repeat(np.minimum(ground, raster.FAR_M * 2)[:, None], lens.width, 1).astype(np.float32)
         numbers = raster.rasterise(corners, np.ones(len(corners), np.int32), lens, depth)[..., 0]
         optical = beams @ sensor
-        u, v = (np.clip(lens.focal * optical[:, i] / optical[:, 2] + c, 0, n - 1).astype(int) for i, c, n in ((0, lens.cx, lens.width), (1, lens.cy, lens.height)))
+        u, v = (
+            np.clip(lens.focal * optical[:, i] / optical[:, 2] + c, 0, n - 1).astype(int)
+            for i, c, n in ((0, lens.cx, lens.width), (1, lens.cy, lens.height))
+        )
         # Where a beam meets the ground is known exactly; a pixel's depth would put steps into it.
         exact = np.where(beams[:, 2] < -1e-6, -place[2] / np.minimum(beams[:, 2], -1e-6), np.inf)
         hit: Float = np.where(numbers[v, u] > 0, depth[v, u] / optical[:, 2], exact)
         return hit
-

@@ -1,8 +1,9 @@
 """Where light falls: sun and shadows, street lamps, headlights, the underpass.
 
-Shadows are kept as heights over the ground plane: for every point of the ground, how high up along the sun's ray through it
-the last thing stands that shades it. A point in the air is lit if it lies above that height where its own ray meets the
-ground. That is a shadow map (Williams 1978) whose plane is the ground, so the parts that stand still are drawn once.
+Shadows are kept as heights over the ground plane: for every point of the ground, how high up along the sun's ray
+through it the last thing stands that shades it. A point in the air is lit if it lies above that height where its own
+ray meets the ground. That is a shadow map (Williams 1978) whose plane is the ground, so the parts that stand still are
+drawn once.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import numpy as np
 from engines.world import raster
 from engines.world.raster import Lens, Surface
 from engines.world.scenario import Scenario
-from engines.world.scenery import LAMP_HEIGHT_M, TUNNEL_HEIGHT_M, tunnel_rectangles
-from engines.world.town import Town
+from engines.world.scenery import LAMP_HEIGHT_M, tunnel_rectangles
+from engines.world.town import TUNNEL_HEIGHT_M, Town
 from perception.messages import Float, Float32, Image
 
 SHADOW_PX_PER_M: Final = 6
@@ -26,7 +27,7 @@ WINDOW_PX: Final = 960
 LAMP_PX_PER_M: Final = 2
 _LAMP_WINDOW_PX: Final = WINDOW_PX // SHADOW_PX_PER_M * LAMP_PX_PER_M
 _HEAVEN_M: Final = 160.0
-_SHADOW_LENS: Final = Lens(WINDOW_PX, WINDOW_PX, 1.0, 0.0, 0.0)
+_HEADLIGHTS_MATTER: Final = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +35,9 @@ class Light:
     """The light of a scenario; colours are linear BGR, 1 is a white wall in full sun.
 
     `sun_elevation` in degrees; `sky` and `bounce` are what falls on a surface from above and below. `lamps` and
-    `headlights` scale street lamps and vehicle lamps, `windows` those behind windows; `haze_m` is the distance over which
-    contrast falls to 1/e. The exposure aims at an image whose mean is `key`; `longest` is the longest exposure relative to a
-    bright day's.
+    `headlights` scale street lamps and vehicle lamps, `windows` those behind windows; `haze_m` is the distance over
+    which contrast falls to 1/e. The exposure aims at an image whose mean is `key`; `longest` is the longest exposure
+    relative to a bright day's.
     """
 
     sun: tuple[float, float, float]
@@ -55,10 +56,26 @@ class Light:
 
 
 _LIGHTS: Final = {
-    "day": Light((0.82, 0.94, 1.0), 52.0, (0.31, 0.28, 0.25), (0.09, 0.10, 0.11), (0.62, 0.38, 0.20), (0.84, 0.80, 0.74), 0.5, 0.0, 0.35, 0.0, 900.0, 0.20, 4.0),
-    "low_sun": Light((0.46, 0.72, 1.0), 17.0, (0.25, 0.22, 0.20), (0.06, 0.07, 0.08), (0.56, 0.40, 0.28), (0.50, 0.68, 0.86), 0.55, 0.0, 0.5, 0.06, 420.0, 0.19, 5.0),
-    "dusk": Light((0.0, 0.0, 0.0), -3.0, (0.105, 0.080, 0.072), (0.018, 0.018, 0.02), (0.15, 0.085, 0.06), (0.12, 0.16, 0.27), 0.5, 0.05, 0.8, 0.13, 400.0, 0.14, 7.0),
-    "night": Light((0.0, 0.0, 0.0), -20.0, (0.0075, 0.0055, 0.0045), (0.001, 0.001, 0.001), (0.006, 0.004, 0.003), (0.016, 0.017, 0.020), 0.3, 0.085, 1.0, 0.085, 500.0, 0.075, 9.0),
+    "day": Light(
+        sun=(0.82, 0.94, 1.0), sun_elevation=52.0, sky=(0.31, 0.28, 0.25), bounce=(0.09, 0.10, 0.11),
+        zenith=(0.62, 0.38, 0.20), horizon=(0.84, 0.80, 0.74), clouds=0.5,
+        lamps=0.0, headlights=0.35, windows=0.0, haze_m=900.0, key=0.20, longest=4.0,
+    ),
+    "low_sun": Light(
+        sun=(0.46, 0.72, 1.0), sun_elevation=17.0, sky=(0.25, 0.22, 0.20), bounce=(0.06, 0.07, 0.08),
+        zenith=(0.56, 0.40, 0.28), horizon=(0.50, 0.68, 0.86), clouds=0.55,
+        lamps=0.0, headlights=0.5, windows=0.06, haze_m=420.0, key=0.19, longest=5.0,
+    ),
+    "dusk": Light(
+        sun=(0.0, 0.0, 0.0), sun_elevation=-3.0, sky=(0.105, 0.080, 0.072), bounce=(0.018, 0.018, 0.02),
+        zenith=(0.15, 0.085, 0.06), horizon=(0.12, 0.16, 0.27), clouds=0.5,
+        lamps=0.05, headlights=0.8, windows=0.13, haze_m=400.0, key=0.14, longest=7.0,
+    ),
+    "night": Light(
+        sun=(0.0, 0.0, 0.0), sun_elevation=-20.0, sky=(0.0075, 0.0055, 0.0045), bounce=(0.001, 0.001, 0.001),
+        zenith=(0.006, 0.004, 0.003), horizon=(0.016, 0.017, 0.020), clouds=0.3,
+        lamps=0.085, headlights=1.0, windows=0.085, haze_m=500.0, key=0.075, longest=9.0,
+    ),
 }  # fmt: skip
 _WARM: Final = np.array([0.36, 0.66, 1.0], np.float32)
 _WHITE: Final = np.array([0.98, 0.97, 0.92], np.float32)
@@ -89,9 +106,9 @@ def light_of(scenario: Scenario) -> Light:
 class Window(NamedTuple):
     """What falls around the ego vehicle now.
 
-    `low` is the world's point at pixel (0, 0). `heights` (n, n) float32 are the heights of shadow, None without sun; `ground`
-    (n, n, 2) uint8 tells how much sun and how much of the sky the ground gets, 255 for all. `lamps` (m, m, 2) float32 is the
-    light of warm and white lamps, None where none is lit; at `LAMP_PX_PER_M`.
+    `low` is the world's point at pixel (0, 0). `heights` (n, n) float32 are the heights of shadow, None without sun;
+    `ground` (n, n, 2) uint8 tells how much sun and how much of the sky the ground gets, 255 for all. `lamps` (m, m, 2)
+    float32 is the light of warm and white lamps, None where none is lit; at `LAMP_PX_PER_M`.
     """
 
     low: Float
@@ -106,21 +123,29 @@ class Lighting:
     def __init__(self, town: Town, scenario: Scenario, standing: Surface, lamps: Float, sun_azimuth: float) -> None:
         self.light = light_of(scenario)
         elevation = np.deg2rad(max(self.light.sun_elevation, 5.0))
-        self.sun = np.array([np.cos(elevation) * np.cos(sun_azimuth), np.cos(elevation) * np.sin(sun_azimuth), np.sin(elevation)])
+        self.sun = np.array(
+            [np.cos(elevation) * np.cos(sun_azimuth), np.cos(elevation) * np.sin(sun_azimuth), np.sin(elevation)]
+        )
         self.slope = self.sun[:2] / self.sun[2]
         self.tunnels = tunnel_rectangles(town)
         self.sunny = max(self.light.sun) > 0
         self._margin = WINDOW_PX // 2
         self._size = np.ceil(town.size * SHADOW_PX_PER_M).astype(int) + 2 * self._margin
         self._depths = self._standing_shadows(standing) if self.sunny else None
-        self._lamps = self._standing_lamps(town, lamps) if self.light.lamps or self.tunnels else None
+        self._lamps = self._standing_lamps(lamps) if self.light.lamps or self.tunnels else None
         self._beam = _beam()
 
-    def window(self, ego: tuple[float, float, float], moving: Surface, boxes: list[tuple[Float, Float, float]]) -> Window:
+    def window(
+        self,
+        ego: tuple[float, float, float],
+        moving: Surface | None,
+        boxes: list[tuple[Float, Float, float]],
+        beams: list[tuple[float, float, float]],
+    ) -> Window:
         """The light around the ego vehicle at x, y, heading.
 
-        `moving` casts shadows; `boxes` are (centre, size, heading) of what stands on the ground and darkens it close by; the
-        first is the ego vehicle itself.
+        `moving` casts shadows; `boxes` are (centre, size, heading) of what stands on the ground and darkens it
+        close by; `beams` are x, y, heading of vehicles' lamps.
         """
         corner = np.round(np.array(ego[:2]) * SHADOW_PX_PER_M).astype(int) - WINDOW_PX // 2
         at = np.clip(corner + self._margin, 0, self._size - WINDOW_PX)
@@ -129,37 +154,39 @@ class Lighting:
         lit = np.full((WINDOW_PX, WINDOW_PX), 255, np.uint8)
         if self._depths is not None:
             depth = self._depths[at[1] : at[1] + WINDOW_PX, at[0] : at[0] + WINDOW_PX].copy()
-            self._cast(moving, low, depth)
+            if moving is not None:
+                self._cast(moving, low, depth)
             heights = _HEAVEN_M - depth
-            lit = cv2.GaussianBlur(np.where(heights < 0.05, 255, 0).astype(np.uint8), (0, 0), 0.9)  # type: ignore[assignment]
+            lit = np.asarray(cv2.GaussianBlur(np.where(heights < 0.05, 255, 0).astype(np.uint8), (0, 0), 0.9), np.uint8)
         ground = cv2.merge([lit, self._contact(boxes, low)])
-        return Window(low, heights, np.asarray(ground, np.uint8), None)
+        return Window(low, heights, np.asarray(ground, np.uint8), self._lamp_light(low, beams))
 
-    def with_lamps(self, window: Window, beams: list[tuple[float, float, float, float]]) -> Window:
-        """Add street lamps, and headlights at (x, y, heading, strength)."""
-        if self._lamps is None and not beams:
-            return window
-        scale = LAMP_PX_PER_M / SHADOW_PX_PER_M
-        at = np.round((window.low * SHADOW_PX_PER_M + self._margin) * scale).astype(int)
+    def _lamp_light(self, low: Float, beams: list[tuple[float, float, float]]) -> Float32 | None:
+        """Street lamps and headlights, for a window whose corner is `low`."""
+        if self._lamps is None and self.light.headlights < _HEADLIGHTS_MATTER:
+            return None
         n = _LAMP_WINDOW_PX
         lamps = np.zeros((n, n, 2), np.float32)
         if self._lamps is not None:
-            part = self._lamps[at[1] : at[1] + n, at[0] : at[0] + n]
+            column, row = np.round(low * LAMP_PX_PER_M + self._margin * LAMP_PX_PER_M / SHADOW_PX_PER_M).astype(int)
+            part = self._lamps[row : row + n, column : column + n]
             lamps[: part.shape[0], : part.shape[1]] = part
         white = np.ascontiguousarray(lamps[..., 1])
-        for x, y, heading, strength in beams:
+        for x, y, heading in beams:
             c, s = np.cos(heading), np.sin(heading)
-            px, py = (np.array([x, y]) - window.low) * LAMP_PX_PER_M
+            px, py = (np.array([x, y]) - low) * LAMP_PX_PER_M
             matrix = np.array([[c, -s, px + 20 * s], [s, c, py - 20 * c]])  # the sprite's lamp is at row 20, column 0
-            white += strength * np.asarray(cv2.warpAffine(self._beam, matrix, (n, n), flags=cv2.INTER_LINEAR))
+            white += self.light.headlights * np.asarray(cv2.warpAffine(self._beam, matrix, (n, n)), np.float32)
         lamps[..., 1] = white
-        return window._replace(lamps=lamps)
+        return lamps
 
     def sky_factor(self, x: Float32, y: Float32, z: Float32) -> Float32 | None:
         """How much of the sky a point sees on account of tunnels, (...) in [0, 1]; None where that is all of it."""
         factor: Float32 | None = None
         for low, high in self.tunnels:
-            if not (x.min() < high[0] + 12 and x.max() > low[0] - 12 and y.min() < high[1] + 12 and y.max() > low[1] - 12):
+            if not (
+                x.min() < high[0] + 12 and x.max() > low[0] - 12 and y.min() < high[1] + 12 and y.max() > low[1] - 12
+            ):
                 continue
             deep = np.minimum(np.minimum(x - low[0], high[0] - x), np.minimum(y - low[1], high[1] - y))
             along = high - low
@@ -173,7 +200,6 @@ class Lighting:
     def _standing_shadows(self, standing: Surface) -> Float32:
         depth = np.full((self._size[1], self._size[0]), _HEAVEN_M, np.float32)
         low = np.full(2, -self._margin / SHADOW_PX_PER_M)
-        # In strips, for OpenCV's rasteriser walks over each triangle's whole bounding box.
         self._cast(standing, low, depth)
         return depth
 
@@ -188,7 +214,9 @@ class Lighting:
         near = (u.max(1) > 0) & (u.min(1) < width) & (v.max(1) > 0) & (v.min(1) < height)
         focal = 1000.0
         flat = np.stack([u * z / focal, v * z / focal, z], axis=-1)[near].astype(np.float32)
-        raster.rasterise(flat, np.ones(len(flat), np.int32), Lens(width, height, focal, 0.0, 0.0), depth, span=(60.0, 2 * _HEAVEN_M))
+        raster.rasterise(
+            flat, np.ones(len(flat), np.int32), Lens(width, height, focal, 0.0, 0.0), depth, span=(60.0, 2 * _HEAVEN_M)
+        )
 
     def _contact(self, boxes: list[tuple[Float, Float, float]], low: Float) -> Image:
         """The sky that the ground under and beside things does not see."""
@@ -202,13 +230,15 @@ class Lighting:
         half = np.asarray(cv2.GaussianBlur(half, (0, 0), 0.9), np.uint8)
         return np.asarray(cv2.resize(half, (WINDOW_PX, WINDOW_PX), interpolation=cv2.INTER_LINEAR), np.uint8)
 
-    def _standing_lamps(self, town: Town, places: Float) -> Float32:
+    def _standing_lamps(self, places: Float) -> Float32:
         scale = LAMP_PX_PER_M / SHADOW_PX_PER_M
         width, height = np.ceil(self._size * scale).astype(int)
         field = np.zeros((height, width, 2), np.float32)
         reach = 26
         yy, xx = np.mgrid[-reach : reach + 1, -reach : reach + 1] / LAMP_PX_PER_M
-        pool = (LAMP_HEIGHT_M**3 / (xx**2 + yy**2 + LAMP_HEIGHT_M**2) ** 1.5 * np.clip(1.2 - np.hypot(xx, yy) / 13, 0, 1)).astype(np.float32)
+        pool = (
+            LAMP_HEIGHT_M**3 / (xx**2 + yy**2 + LAMP_HEIGHT_M**2) ** 1.5 * np.clip(1.2 - np.hypot(xx, yy) / 13, 0, 1)
+        ).astype(np.float32)
         if self.light.lamps:
             _stamp(field[..., 0], places, pool * self.light.lamps, self._margin * scale)
         for low, high in self.tunnels:
@@ -247,4 +277,4 @@ def _beam() -> Float32:
         along = np.clip(x / 9.0, 0, 1) * np.exp(-x / 15.0) * np.clip((44 - x) / 10, 0, 1)
         across = np.exp(-((off / (0.7 + 0.19 * x)) ** 2))
         total += along * across
-    return (0.22 * total / total.max()).astype(np.float32)
+    return np.asarray(0.22 * total / total.max(), np.float32)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
 
 from perception.messages import Float, Float32, Int32
+
+Vector = Sequence[float] | Float
 
 # What a triangle is, beyond its colour: lamps are lit by their owner's state, the rest is for the shader.
 PLAIN, GLASS, PAINT, LEAVES, HEADLAMP, TAIL, BRAKE, LEFT, RIGHT, LIT, RED, AMBER, GREEN = range(13)
@@ -33,8 +36,8 @@ class Mesh:
         """Turned about z, then shifted; facades must not be moved any more."""
         c, s = np.cos(yaw), np.sin(yaw)
         rotation = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
-        corners = (self.corners @ rotation + np.array([x, y, z])).astype(np.float32)
-        return Mesh(corners, self.colours, self.kinds, self.textures)
+        moved = self.corners @ rotation + np.array([x, y, z])
+        return Mesh(moved.astype(np.float32), self.colours, self.kinds, self.textures)
 
 
 def join(meshes: Sequence[Mesh]) -> Mesh:
@@ -47,19 +50,19 @@ def join(meshes: Sequence[Mesh]) -> Mesh:
     )
 
 
-def from_triangles(corners: Float, colour: Sequence[float], kind: int = PLAIN) -> Mesh:
+def from_triangles(corners: Float | Float32, colour: Vector, kind: int = PLAIN) -> Mesh:
     """A mesh of one material."""
-    corners = np.asarray(corners, np.float32).reshape(-1, 3, 3)
-    count = len(corners)
+    triangles = np.asarray(corners, np.float32).reshape(-1, 3, 3)
+    count = len(triangles)
     return Mesh(
-        corners,
+        triangles,
         np.tile(np.asarray(colour, np.float32), (count, 1)),
         np.full(count, kind, np.int32),
         np.zeros((count, 5), np.float32),
     )
 
 
-def polygon(points: Sequence[Sequence[float]] | Float, colour: Sequence[float], kind: int = PLAIN) -> Mesh:
+def polygon(points: Sequence[Vector] | Float, colour: Vector, kind: int = PLAIN) -> Mesh:
     """A convex polygon, counter-clockwise from the side that shows."""
     p = np.asarray(points, np.float32)
     fan = np.stack([np.repeat(p[:1], len(p) - 2, 0), p[1:-1], p[2:]], axis=1)
@@ -67,11 +70,11 @@ def polygon(points: Sequence[Sequence[float]] | Float, colour: Sequence[float], 
 
 
 def box(
-    size: Sequence[float],
-    centre: Sequence[float],
-    colour: Sequence[float],
+    size: Vector,
+    centre: Vector,
+    colour: Vector,
     kind: int = PLAIN,
-    taper: Sequence[float] = (1.0, 1.0),
+    taper: Vector = (1.0, 1.0),
     bottom: bool = False,  # noqa: FBT001, FBT002 (a drawing argument)
 ) -> Mesh:
     """An upright box by its size and centre; its top is `taper` times as long and wide. Undersides are rarely seen."""
@@ -83,11 +86,16 @@ def box(
 
 
 def hull_of_rings(
-    rings: Sequence[Float], colour: Sequence[float], kind: int = PLAIN, *, cap_bottom: bool = False, cap_top: bool = True
+    rings: Sequence[Float],
+    colour: Vector,
+    kind: int = PLAIN,
+    *,
+    cap_bottom: bool = False,
+    cap_top: bool = True,
 ) -> Mesh:
     """The skin over rings (n, 3) of equally many points; convex."""
     triangles = []
-    for a, b in zip(rings[:-1], rings[1:], strict=True):
+    for a, b in pairwise(rings):
         a2, b2 = np.roll(a, -1, 0), np.roll(b, -1, 0)
         triangles += [np.stack([a, a2, b2], 1), np.stack([a, b2, b], 1)]
     for ring, wanted in ((np.asarray(rings[0])[::-1], cap_bottom), (np.asarray(rings[-1]), cap_top)):
@@ -104,7 +112,7 @@ def _outward(triangles: Float) -> Float:
     return triangles
 
 
-def side_profile(profile: Sequence[Sequence[float]], width: float, colour: Sequence[float], kind: int = PLAIN) -> Mesh:
+def side_profile(profile: Sequence[Sequence[float]], width: float, colour: Vector, kind: int = PLAIN) -> Mesh:
     """A convex outline (x, z) pulled out to `width` about y = 0."""
     p = np.asarray(profile, float)
     right = np.c_[p[:, 0], np.full(len(p), -width / 2), p[:, 1]]
@@ -112,23 +120,21 @@ def side_profile(profile: Sequence[Sequence[float]], width: float, colour: Seque
     return hull_of_rings([left, right], colour, kind, cap_bottom=True)
 
 
-def wheel(radius: float, thickness: float, centre: Sequence[float], colour: Sequence[float], sides: int = 8) -> Mesh:
+def wheel(radius: float, thickness: float, centre: Vector, colour: Vector, sides: int = 8) -> Mesh:
     """A cylinder about the y axis, with both ends."""
     angle = np.arange(sides) * 2 * np.pi / sides
     right = np.c_[radius * np.cos(angle), np.full(sides, -thickness / 2), radius * np.sin(angle)] + centre
     return hull_of_rings([right + [0, thickness, 0], right], colour, cap_bottom=True)
 
 
-def pillar(
-    radius: float, height: float, base: Sequence[float], colour: Sequence[float], sides: int = 6, top: float = 1.0
-) -> Mesh:
+def pillar(radius: float, height: float, base: Vector, colour: Vector, sides: int = 6, top: float = 1.0) -> Mesh:
     """An upright prism that narrows to `top` times its radius."""
     angle = np.arange(sides) * 2 * np.pi / sides
     ring = np.c_[radius * np.cos(angle), radius * np.sin(angle), np.zeros(sides)]
     return hull_of_rings([ring + base, ring * [top, top, 1] + base + [0, 0, height]], colour)
 
 
-def limb(start: Sequence[float], end: Sequence[float], width: float, colour: Sequence[float], sides: int = 4) -> Mesh:
+def limb(start: Vector, end: Vector, width: float, colour: Vector, sides: int = 4) -> Mesh:
     """A straight bar from point to point: arms, legs, tubes."""
     a, b = np.asarray(start, float), np.asarray(end, float)
     along = (b - a) / max(float(np.linalg.norm(b - a)), 1e-6)
@@ -148,7 +154,7 @@ def _icosahedron() -> Float:
     faces = [[0, 11, 5], [0, 5, 1], [0, 1, 7], [0, 7, 10], [0, 10, 11], [1, 5, 9], [5, 11, 4], [11, 10, 2], [10, 7, 6],
              [7, 1, 8], [3, 9, 4], [3, 4, 2], [3, 2, 6], [3, 6, 8], [3, 8, 9], [4, 9, 5], [2, 4, 11], [6, 2, 10],
              [8, 6, 7], [9, 8, 1]]  # fmt: skip
-    return v[faces] / np.linalg.norm(v[0])
+    return np.asarray(v[faces] / np.linalg.norm(v[0]))
 
 
 def _subdivided(triangles: Float) -> Float:
@@ -161,9 +167,7 @@ def _subdivided(triangles: Float) -> Float:
 _BALLS: Final = (_outward(_icosahedron()), _outward(_subdivided(_icosahedron())))
 
 
-def ball(
-    radii: Sequence[float], centre: Sequence[float], colour: Sequence[float], kind: int = PLAIN, detail: int = 0
-) -> Mesh:
+def ball(radii: Vector, centre: Vector, colour: Vector, kind: int = PLAIN, detail: int = 0) -> Mesh:
     """An ellipsoid of 20 or 80 triangles."""
     return from_triangles(_BALLS[detail] * np.asarray(radii) + centre, colour, kind)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -40,8 +40,8 @@ class Lens(NamedTuple):
 class Surface(NamedTuple):
     """Triangles in the world: `corners` (T, 3, 3), `normals` (T, 3) of unit length and what they look like.
 
-    `middles` (T, 3) are the middles of the faces that triangles are part of, `emission` (T,) is how strongly a lamp is lit,
-    `owners` (T,) the number of the actor, from 1, or 0.
+    `middles` (T, 3) are the middles of the faces that triangles are part of, `emission` (T,) is how strongly a lamp is
+    lit, `owners` (T,) the number of the actor, from 1, or 0.
     """
 
     corners: Float32
@@ -53,8 +53,9 @@ class Surface(NamedTuple):
     emission: Float32
     owners: Int32
 
-    def __getitem__(self, chosen: object) -> Surface:  # type: ignore[override]
-        return Surface(*(field[chosen] for field in tuple.__iter__(self)))  # type: ignore[index]
+    def chosen(self, which: NDArray[Any]) -> Surface:
+        """Some of the triangles, by a mask or by their indices."""
+        return Surface(*(values[which] for values in self))
 
 
 def normals_of(corners: Float32) -> Float32:
@@ -73,12 +74,21 @@ def surface(mesh: Mesh) -> Surface:
     """A mesh that stands in the world and belongs to nobody."""
     count = len(mesh.kinds)
     zeros = np.zeros(count, np.float32)
-    return Surface(mesh.corners, normals_of(mesh.corners), mesh.colours, mesh.kinds, mesh.textures, mesh.corners.mean(1), zeros, np.zeros(count, np.int32))
+    return Surface(
+        mesh.corners,
+        normals_of(mesh.corners),
+        mesh.colours,
+        mesh.kinds,
+        mesh.textures,
+        mesh.corners.mean(1),
+        zeros,
+        np.zeros(count, np.int32),
+    )
 
 
 def concatenate(parts: list[Surface]) -> Surface:
     """All in one."""
-    return Surface(*(np.concatenate(fields) for fields in zip(*(tuple.__iter__(p) for p in parts), strict=True)))
+    return Surface(*(np.concatenate(fields) for fields in zip(*parts, strict=True)))
 
 
 def towards(seen: Surface, pose: Pose) -> NDArray[np.bool_]:
@@ -96,7 +106,7 @@ class Chunks:
         cells = np.floor(middles[:, :2] / _CHUNK_M).astype(np.int64)
         keys = cells[:, 0] * 4096 + cells[:, 1]
         order = np.argsort(keys, kind="stable")
-        self.surface = standing[order]
+        self.surface = standing.chosen(order)
         _, first = np.unique(keys[order], return_index=True)
         self._first = np.append(first, len(order))
         spans = list(zip(self._first[:-1], self._first[1:], strict=True))
@@ -106,14 +116,14 @@ class Chunks:
         self._radius = np.linalg.norm(high - low, axis=1) / 2
         self._offsets = np.einsum("ij,ij->i", self.surface.normals, self.surface.corners[:, 0])
 
-    def facing(self, pose: Pose, lens: Lens, reach_m: float) -> Int32:
+    def facing(self, pose: Pose, lens: Lens, reach_m: float) -> IndexArray:
         """Indices of the triangles that may show."""
         seen = np.flatnonzero(in_view(self._middle, self._radius, pose, lens, reach_m))
         if len(seen) == 0:
-            return np.zeros(0, np.int32)
+            return np.zeros(0, np.intp)
         chosen = np.concatenate([np.arange(self._first[i], self._first[i + 1]) for i in seen])
         ahead = self.surface.normals[chosen] @ pose.place.astype(np.float32) > self._offsets[chosen]
-        return chosen[ahead].astype(np.int32)
+        return np.asarray(chosen[ahead], np.intp)
 
 
 def in_view(middles: Float, radii: Float, pose: Pose, lens: Lens, reach_m: float) -> np.ndarray:
@@ -192,9 +202,9 @@ def rasterise(
 ) -> Float32:  # fmt: skip
     """Draw triangles (T, 3, 3) of the optical frame, none of it nearer than the near plane, over `depth`, in place.
 
-    Returns `seen` (H, W, 3), made anew where it is not given, with the number of the triangle that each pixel shows in its
-    first channel; 0, or what was there, where `depth` was nearer. Depths are exact to about their square over ten million
-    times the nearer end of the `span` they lie in.
+    Returns `seen` (H, W, 3), made anew where it is not given, with the number of the triangle that each pixel shows in
+    its first channel; 0, or what was there, where `depth` was nearer. Depths are exact to about their square over ten
+    million times the nearer end of the `span` they lie in.
     """
     # OpenCV's camera has its axis in the middle of the image, y up and z backwards.
     shifted = np.empty_like(corners)
@@ -217,8 +227,8 @@ def rasterise(
 def visible(corners: Float32, large: np.ndarray, lens: Lens, depth: Float32) -> IndexArray:
     """Which triangle (H, W) of the optical frame each pixel shows, as its place in `corners` plus 1; 0 for none.
 
-    Triangles are drawn over `depth`. Those marked `large`, such as walls, are drawn first; what lies wholly behind them, or
-    between the middles of pixels, is then left out.
+    Triangles are drawn over `depth`. Those marked `large`, such as walls, are drawn first; what lies wholly behind
+    them, or between the middles of pixels, is then left out.
     """
     first = np.flatnonzero(large)
     seen = rasterise(corners[first], (first + 1).astype(np.int32), lens, depth)
@@ -230,7 +240,9 @@ def visible(corners: Float32, large: np.ndarray, lens: Lens, depth: Float32) -> 
     hits = (np.ceil(left - 0.5) <= right - 0.5) & (np.ceil(top - 0.5) <= bottom - 0.5)
     small = (right - left < _TILE) & (bottom - top < _TILE)
     rows, columns = -(-lens.height // _TILE), -(-lens.width // _TILE)
-    padded = cv2.copyMakeBorder(depth, 0, rows * _TILE - lens.height, 0, columns * _TILE - lens.width, cv2.BORDER_REPLICATE)
+    padded = cv2.copyMakeBorder(
+        depth, 0, rows * _TILE - lens.height, 0, columns * _TILE - lens.width, cv2.BORDER_REPLICATE
+    )
     farthest = np.asarray(padded).reshape(rows, _TILE, -1).max(1).reshape(rows, columns, _TILE).max(2)
     farthest = np.asarray(cv2.dilate(farthest, _NEIGHBOURS))
     column = np.clip((left + right) * (0.5 / _TILE), 0, columns - 1).astype(np.intp)

@@ -60,10 +60,16 @@ class Eye:
     height_m: float
 
 
-def eye(camera: Camera, oversample: int) -> Eye:
+def prepare(camera: Camera, oversample: int) -> Eye:
     """Prepare a camera; with so many samples along each side of a pixel."""
     k = camera.intrinsics
-    lens = Lens(camera.width * oversample, camera.height * oversample, k[0, 0] * oversample, k[0, 2] * oversample, k[1, 2] * oversample)
+    lens = Lens(
+        camera.width * oversample,
+        camera.height * oversample,
+        k[0, 0] * oversample,
+        k[0, 2] * oversample,
+        k[1, 2] * oversample,
+    )
     v, u = np.mgrid[: lens.height, : lens.width] + 0.5
     optical = np.stack([(u - lens.cx) / lens.focal, (v - lens.cy) / lens.focal, np.ones_like(u)])
     rays = np.einsum("ij,jhw->ihw", camera.base_from_camera.rotation, optical)
@@ -87,14 +93,16 @@ def eye(camera: Camera, oversample: int) -> Eye:
     return Eye(lens, rays.astype(np.float32), depth, tuple(bands), column, sky_row, sky_rows, height)
 
 
-def draw(scene: Scene, window: Window, moving: Surface, view: Eye, pose: Pose, heading: float) -> tuple[Float32, Buffers]:
+def draw(
+    scene: Scene, window: Window, moving: Surface, view: Eye, pose: Pose, heading: float
+) -> tuple[Float32, Buffers]:
     """Render: light (3, H, W) and the buffers."""
     lens = view.lens
     seen = _in_reach(scene, moving, pose, lens)
     in_camera = raster.in_camera(seen.corners, pose)
     inside = np.flatnonzero(raster.inside(in_camera, lens))
     clipped, sources = raster.clip_near(in_camera[inside])
-    seen = seen[inside[sources]]
+    seen = seen.chosen(inside[sources])
     depth = view.ground_depth.copy()
     numbers = raster.visible(clipped, seen.kinds >= FACADE, lens, depth)
     place = _places(view, pose, heading, depth)
@@ -122,8 +130,8 @@ def draw(scene: Scene, window: Window, moving: Surface, view: Eye, pose: Pose, h
 
 def _in_reach(scene: Scene, moving: Surface, pose: Pose, lens: Lens) -> Surface:
     reach = min(FAR_M, scene.lighting.light.haze_m * 4)
-    standing = scene.standing.surface[scene.standing.facing(pose, lens, reach)]
-    return raster.concatenate([standing, moving[raster.towards(moving, pose)]])
+    standing = scene.standing.surface.chosen(scene.standing.facing(pose, lens, reach))
+    return raster.concatenate([standing, moving.chosen(raster.towards(moving, pose))])
 
 
 def _places(view: Eye, pose: Pose, heading: float, depth: Float32) -> Float32:
@@ -152,8 +160,8 @@ def _add(radiance: Float32, pixels: raster.IndexArray, light_: Float32) -> None:
 class _Table:
     """How each triangle looks; the first entry is that of the ground and the sky, where no triangle shows.
 
-    `albedo` and `emission` are (3, 1 + T); `sky` and `sun` (1 + T,) are how much of either light falls on it if nothing is in
-    the way, `lamps` the same for street lamps; `offset` (2, 1 + T) is where to look for its shadow, in metres.
+    `albedo` and `emission` are (3, 1 + T); `sky` and `sun` (1 + T,) are how much of either light falls on it if nothing
+    is in the way, `lamps` the same for street lamps; `offset` (2, 1 + T) is where to look for its shadow, in metres.
     """
 
     def __init__(self, scene: Scene, seen: Surface, pose: Pose) -> None:
@@ -169,9 +177,11 @@ class _Table:
         self.sun = _after(lighting.sun[2], to_sun)
         self.lamps = _after(1.0, 0.55 + 0.35 * np.clip(up, -0.6, 1))
         slope = lighting.slope
-        self.offset = _after(np.zeros(2), _SHADOW_OFFSET_M * np.stack([seen.normals[:, i] - up * slope[i] for i in (0, 1)]))
+        self.offset = _after(
+            np.zeros(2), _SHADOW_OFFSET_M * np.stack([seen.normals[:, i] - up * slope[i] for i in (0, 1)])
+        )
         self.emission = _after(np.zeros(3), (seen.colours * seen.emission[:, None]).T + _mirrored(scene, seen, pose))
-        self.shines = self.emission.any(0)
+        self.shines = np.asarray(self.emission.any(0))
         style = np.clip(seen.kinds - FACADE, 0, None)
         self.windows = _after(0.0, np.where(seen.kinds >= FACADE, np.where(style == facade.SHOP, 0.6, 0.12), 0.0))
 
@@ -232,7 +242,9 @@ def _to_linear() -> Float32:
 
 
 _LINEAR: Final = _to_linear()
-_GRAIN: Final = (1 + ground.noise_tile(np.random.Generator(np.random.PCG64(3)), ((1, 0.05), (2, 0.02)), 512)).astype(np.float32)
+_GRAIN: Final = (1 + ground.noise_tile(np.random.Generator(np.random.PCG64(3)), ((1, 0.05), (2, 0.02)), 512)).astype(
+    np.float32
+)
 _TEXELS, _STARTS = facade.atlas()
 _CHANCE: Final = np.random.Generator(np.random.PCG64(4)).uniform(0, 1, (2, 1024)).astype(np.float32)
 
@@ -242,7 +254,7 @@ def _paint_facades(
 ) -> tuple[raster.IndexArray, Float32]:
     """Windows and doors on the walls; returns the pixels of walls and what light comes out of their windows (3, n)."""
     lamp = scene.lighting.light
-    is_facade = np.append(False, seen.kinds >= FACADE)  # noqa: FBT003
+    is_facade = np.append(False, seen.kinds >= FACADE)
     pixels = np.flatnonzero(_taken(is_facade, numbers))
     index = numbers.ravel()[pixels] - 1
     x, y, z = (plane.ravel()[pixels] for plane in place)
@@ -265,7 +277,11 @@ def _paint_facades(
     # Glass mirrors the sky, less where curtains and blinds are drawn; brightest at the top of a pane.
     curtain = (chance > 0.68) * (0.10 + 0.25 * second)
     mirror = (0.35 + 0.65 * second) * (0.4 + 0.6 * storey)
-    sky_tone = np.array(lamp.horizon, np.float32) * 0.22 / (np.array(lamp.sky, np.float32) + 0.5 * np.array(lamp.sun, np.float32) + 0.01)
+    sky_tone = (
+        np.array(lamp.horizon, np.float32)
+        * 0.22
+        / (np.array(lamp.sky, np.float32) + 0.5 * np.array(lamp.sun, np.float32) + 0.01)
+    )
     bare = 1 - glass
     for k, plane in enumerate(albedo.reshape(3, -1)):
         painted = plane[pixels] * wall
@@ -289,7 +305,7 @@ _LEAF_NOISE: Final = np.random.Generator(np.random.PCG64(5)).uniform(0.55, 1.3, 
 
 
 def _paint_leaves(albedo: Float32, seen: Surface, numbers: raster.IndexArray, place: Float32) -> None:
-    is_leaf = np.append(False, seen.kinds == LEAVES)  # noqa: FBT003
+    is_leaf = np.append(False, seen.kinds == LEAVES)
     pixels = np.flatnonzero(_taken(is_leaf, numbers))
     if len(pixels) == 0:
         return
@@ -306,7 +322,9 @@ def _fall(scene: Scene, window: Window, table: _Table, numbers: raster.IndexArra
     x, y, z = place
     column = (x - np.float32(window.low[0])) * np.float32(SHADOW_PX_PER_M)
     row = (y - np.float32(window.low[1])) * np.float32(SHADOW_PX_PER_M)
-    near = cv2.remap(window.ground, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(255, 255, 0, 0))
+    near = cv2.remap(
+        window.ground, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(255, 255, 0, 0)
+    )
     soft, contact = cv2.split(near)
     from_sky = _taken(table.sky, numbers)
     close = np.flatnonzero((contact < 250) & (z < np.float32(0.45)))
@@ -324,7 +342,14 @@ def _fall(scene: Scene, window: Window, table: _Table, numbers: raster.IndexArra
             fall[k] += sunlit * np.float32(lamp.sun[k])
     if window.lamps is not None:
         scale = np.float32(LAMP_PX_PER_M / SHADOW_PX_PER_M)
-        both = cv2.remap(window.lamps, column * scale, row * scale, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(0, 0, 0, 0))
+        both = cv2.remap(
+            window.lamps,
+            column * scale,
+            row * scale,
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=(0, 0, 0, 0),
+        )
         warm, white = cv2.split(both)
         facing = _taken(table.lamps, numbers)
         # Street lamps light what is below them, headlights what is low.
@@ -351,7 +376,13 @@ def _sampled(image: Float32, u: Float32, v: Float32) -> Float32:
 
 
 def _sunlit(
-    scene: Scene, heights: Float32, table: _Table, numbers: raster.IndexArray, at: tuple[Float32, Float32], z: Float32, soft: Image
+    scene: Scene,
+    heights: Float32,
+    table: _Table,
+    numbers: raster.IndexArray,
+    at: tuple[Float32, Float32],
+    z: Float32,
+    soft: Image,
 ) -> Float32:
     """How much sun each pixel gets (H, W): the ground by the soft shadows, all else by its height over them."""
     sunlit = _taken(table.sun, numbers)
@@ -360,7 +391,8 @@ def _sunlit(
     height = z.ravel()[facing]
     slope = scene.lighting.slope
     u, v = (
-        at[i].ravel()[facing] + (table.offset[i][number] - height * np.float32(slope[i])) * np.float32(SHADOW_PX_PER_M) for i in (0, 1)
+        at[i].ravel()[facing] + (table.offset[i][number] - height * np.float32(slope[i])) * np.float32(SHADOW_PX_PER_M)
+        for i in (0, 1)
     )
     high = _sampled(heights, u, v)
     sunlit_there = sunlit.ravel()[facing]
@@ -371,7 +403,13 @@ def _sunlit(
 
 
 def _reflect(
-    radiance: Float32, scene: Scene, view: Eye, corners: Float32, table: _Table, numbers: raster.IndexArray, place: Float32
+    radiance: Float32,
+    scene: Scene,
+    view: Eye,
+    corners: Float32,
+    table: _Table,
+    numbers: raster.IndexArray,
+    place: Float32,
 ) -> None:
     """A wet road mirrors what stands on it: the same triangles once more, upside down, at half the resolution."""
     lens, lamp = view.lens, scene.lighting.light
@@ -384,16 +422,28 @@ def _reflect(
     out = -view.rays[2, first:]
     fresnel = np.clip(0.06 + 0.8 * np.exp(out * np.float32(-6.0)), 0, 1)
     columns, rows = (plane[first:] * np.float32(8) for plane in place[:2])
-    strength = fresnel * cv2.remap(scene.wetness, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP) * (numbers[first:] == 0)
+    strength = (
+        fresnel
+        * cv2.remap(scene.wetness, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+        * (numbers[first:] == 0)
+    )
     kept = 1 - np.float32(0.7) * strength
     rise = np.clip(out[::2, ::2] * np.float32(1.2), 0, 1) ** np.float32(0.6)
     tint = np.array([0.5, 0.8, 1.0]) * lamp.windows
     size = (lens.width, lens.height - first)
     for k in range(3):
-        looks = table.albedo[k] * table.sky * np.float32(lamp.sky[k] * 0.8) + np.minimum(table.emission[k], 3) + table.windows * np.float32(tint[k])
+        looks = (
+            table.albedo[k] * table.sky * np.float32(lamp.sky[k] * 0.8)
+            + np.minimum(table.emission[k], 3)
+            + table.windows * np.float32(tint[k])
+        )
         open_sky = np.float32(lamp.horizon[k]) * (1 - rise) + np.float32(lamp.zenith[k]) * rise
         mirrored = _taken(looks, found)
-        np.copyto(mirrored, open_sky[: len(found)] if len(open_sky) >= len(found) else np.float32(lamp.horizon[k]), where=found == 0)
+        np.copyto(
+            mirrored,
+            open_sky[: len(found)] if len(open_sky) >= len(found) else np.float32(lamp.horizon[k]),
+            where=found == 0,
+        )
         smeared = cv2.blur(cv2.blur(mirrored, (3, 15)), (1, 25))  # ripples draw reflections out towards the eye
         radiance[k, first:] *= kept
         radiance[k, first:] += cv2.resize(smeared, size, interpolation=cv2.INTER_LINEAR) * strength
@@ -424,4 +474,8 @@ def _haze_and_sky(radiance: Float32, scene: Scene, view: Eye, depth: Float32, he
         painted = cv2.remap(scene.panorama, columns, lines, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
         mist = 0.93 if hazy else 0.0
         for k, plane in enumerate(cv2.split(painted)):
-            np.copyto(radiance[k, :rows], plane * np.float32(1 - mist) + np.float32(mist * light_.horizon[k]), where=sky_pixels)
+            np.copyto(
+                radiance[k, :rows],
+                plane * np.float32(1 - mist) + np.float32(mist * light_.horizon[k]),
+                where=sky_pixels,
+            )

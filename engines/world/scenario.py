@@ -14,8 +14,9 @@ import numpy as np
 class Scenario:
     """One kind of drive.
 
-    `light` is day, low_sun, dusk or night; `weather` clear, rain or fog. With `tunnel` the route leads through one.
-    `vehicles` drive and `pedestrians` walk in the whole town; `description` is for people.
+    `light` is day, low_sun, dusk or night; `weather` clear, rain or fog. With `tunnel` the route turns a corner
+    and leads through one; with `crossing` people cross in front of the vehicle first. `vehicles` drive and
+    `pedestrians` walk in the whole town; `description` is for people.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Scenario:
     light: str = "day"
     weather: str = "clear"
     tunnel: bool = False
+    crossing: bool = False
     vehicles: int = 46
     pedestrians: int = 110
 
@@ -39,7 +41,7 @@ SCENARIOS: Final = MappingProxyType(
             Scenario("rain", "overcast and wet, drops on the lenses", weather="rain", pedestrians=80),
             Scenario("night_rain", "lamps on a wet road", light="night", weather="rain", vehicles=40, pedestrians=60),
             Scenario("fog", "grey, and little to see beyond 60 m", weather="fog", pedestrians=80),
-            Scenario("city", "the sample drive: low sun, a zebra crossing, a turn, an underpass", tunnel=True),
+            Scenario("city", "the sample drive: people crossing, a turn, an underpass", tunnel=True, crossing=True),
         )
     }
 )

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
 
 from engines.world import facade, mesh
-from engines.world.mesh import FACADE, LEAVES, LIT, PAINT, Mesh, ball, box, hull_of_rings, join, limb, linear, pillar, polygon
+from engines.world.mesh import (
+    FACADE,
+    LEAVES,
+    LIT,
+    PAINT,
+    Mesh,
+    ball,
+    box,
+    hull_of_rings,
+    join,
+    limb,
+    linear,
+    pillar,
+    polygon,
+)
 from engines.world.scenario import stream
 from engines.world.town import STOP_LINE_M, TUNNEL_HEIGHT_M, ZEBRA_M, Block, Edge, Town
 from perception.messages import Float
@@ -19,8 +34,8 @@ DECK_M: Final = 6.6
 
 _WALLS: Final = tuple(
     linear(c)
-    for c in ("#cfc6b4", "#b9a98f", "#d8d2c6", "#a8705a", "#8e5647", "#c4b49a", "#9aa0a3", "#b7bcbd", "#7d6a5b", "#c9a98a",
-              "#dcd7cf", "#ab9c8c", "#8b8f86", "#b98f70")
+    for c in ("#cfc6b4", "#b9a98f", "#d8d2c6", "#a8705a", "#8e5647", "#c4b49a", "#9aa0a3", "#b7bcbd", "#7d6a5b",
+              "#c9a98a", "#dcd7cf", "#ab9c8c", "#8b8f86", "#b98f70")
 )  # fmt: skip
 _BRICKS: Final = tuple(linear(c) for c in ("#8e4f3e", "#a05f48", "#7a4638", "#9b7a62"))
 _MODERN: Final = tuple(linear(c) for c in ("#9aa3a8", "#c3c8ca", "#6c757c", "#b5ab9e", "#e0e0dc"))
@@ -76,7 +91,9 @@ def tunnel_rectangles(town: Town) -> list[tuple[Float, Float]]:
     found = []
     for edge in town.edges:
         if edge.tunnel is not None:
-            corners = np.array([edge.at(edge.tunnel[0], -_tunnel_half(edge)), edge.at(edge.tunnel[1], _tunnel_half(edge))])
+            corners = np.array(
+                [edge.at(edge.tunnel[0], -_tunnel_half(edge)), edge.at(edge.tunnel[1], _tunnel_half(edge))]
+            )
             found.append((corners.min(0), corners.max(0)))
     return found
 
@@ -102,14 +119,40 @@ def _fill(parts: list[Mesh], block: Block, town: Town, rng: np.random.Generator)
         _row(parts, block, np.array([low[0], high[1] - depth]), high, along=0, front_high=True, town=town, rng=rng)
         inner_low, inner_high = low + [0, depth + 3], high - [0, depth + 3]
         if inner_high[1] - inner_low[1] > 10:
-            _row(parts, block, inner_low, np.array([low[0] + depth, inner_high[1]]), along=1, front_high=False, town=town, rng=rng)
-            _row(parts, block, np.array([high[0] - depth, inner_low[1]]), inner_high, along=1, front_high=True, town=town, rng=rng)
+            _row(
+                parts,
+                block,
+                inner_low,
+                np.array([low[0] + depth, inner_high[1]]),
+                along=1,
+                front_high=False,
+                town=town,
+                rng=rng,
+            )
+            _row(
+                parts,
+                block,
+                np.array([high[0] - depth, inner_low[1]]),
+                inner_high,
+                along=1,
+                front_high=True,
+                town=town,
+                rng=rng,
+            )
 
 
 def _row(
-    parts: list[Mesh], block: Block, low: Float, high: Float, *, along: int, front_high: bool, town: Town, rng: np.random.Generator
+    parts: list[Mesh],
+    block: Block,
+    low: Float,
+    high: Float,
+    *,
+    along: int,
+    front_high: bool,
+    town: Town,
+    rng: np.random.Generator,
 ) -> None:
-    """Houses side by side from `low` to `high` along x (0) or y (1), fronts at the high or at the low side of the row."""
+    """Houses side by side, from `low` to `high` along x (0) or y (1); fronts at the high or the low side of the row."""
     covered = tunnel_rectangles(town)
     at = low[along]
     while at < high[along] - 7:
@@ -138,24 +181,43 @@ def _row(
 
 def _building(parts: list[Mesh], low: Float, high: Float, floors: int, rng: np.random.Generator) -> None:
     """A town house: shops or a base on the ground, storeys of one style, a cornice."""
-    style = int(rng.choice([facade.CLASSIC, facade.PAIR, facade.SMALL, facade.RIBBON, facade.BALCONY, facade.TILES], p=[0.3, 0.2, 0.18, 0.12, 0.15, 0.05]))
-    if style == facade.TILES:
-        style = facade.PAIR
+    styles = (facade.CLASSIC, facade.PAIR, facade.SMALL, facade.RIBBON, facade.BALCONY)
+    style = int(rng.choice(styles, p=(0.3, 0.25, 0.18, 0.12, 0.15)))
     palette = {facade.SMALL: _BRICKS, facade.RIBBON: _MODERN}.get(style, _WALLS)
     wall = palette[int(rng.integers(len(palette)))] * rng.uniform(0.85, 1.1)
     ground_height, storey = rng.uniform(3.6, 4.4), rng.uniform(2.9, 3.4)
     top = ground_height + floors * storey
     shop = rng.random() < 0.6
     base = wall * rng.uniform(0.6, 0.95) if rng.random() < 0.5 else linear("#6f6a64") * rng.uniform(0.7, 1.3)
-    _walls(parts, low, high, (0.0, ground_height), base, facade.SHOP if shop else style, rng, cell=rng.uniform(3.2, 4.5), storeys=1)
+    _walls(
+        parts,
+        low,
+        high,
+        (0.0, ground_height),
+        base,
+        facade.SHOP if shop else style,
+        rng,
+        cell=rng.uniform(3.2, 4.5),
+        storeys=1,
+    )
     _walls(parts, low, high, (ground_height, top), wall, style, rng, cell=rng.uniform(2.5, 3.4), storeys=floors)
     trim = wall * rng.uniform(0.7, 1.25)
     middle, extent = (low + high) / 2, high - low
     parts.append(box((extent[0] + 0.5, extent[1] + 0.5, 0.4), (middle[0], middle[1], top + 0.1), trim, bottom=True))
-    parts.append(box((extent[0] + 0.24, extent[1] + 0.24, 0.28), (middle[0], middle[1], ground_height), trim, bottom=True))
+    parts.append(
+        box((extent[0] + 0.24, extent[1] + 0.24, 0.28), (middle[0], middle[1], ground_height), trim, bottom=True)
+    )
     if rng.random() < 0.35:
         roof = _ROOFS[int(rng.integers(len(_ROOFS)))]
-        parts.append(box((extent[0] + 0.2, extent[1] + 0.2, 2.6), (middle[0], middle[1], top + 1.6), roof, mesh.PLAIN, (1 - 3.4 / extent[0], 1 - 3.4 / extent[1])))
+        parts.append(
+            box(
+                (extent[0] + 0.2, extent[1] + 0.2, 2.6),
+                (middle[0], middle[1], top + 1.6),
+                roof,
+                mesh.PLAIN,
+                (1 - 3.4 / extent[0], 1 - 3.4 / extent[1]),
+            )
+        )
     if shop:
         _awnings(parts, low, high, rng)
 
@@ -171,7 +233,9 @@ def _awnings(parts: list[Mesh], low: Float, high: Float, rng: np.random.Generato
         colour = _AWNINGS[int(rng.integers(len(_AWNINGS)))]
         reach = rng.uniform(0.9, 1.3)
 
-        def at(s: float, o: float, z: float, along: int = along, across: int = across, edge: float = edge, out: float = out) -> Float:
+        def at(
+            s: float, o: float, z: float, along: int = along, across: int = across, edge: float = edge, out: float = out
+        ) -> Float:
             point = np.zeros(3)
             point[along], point[across], point[2] = s, edge + out * o, z
             return point
@@ -181,8 +245,8 @@ def _awnings(parts: list[Mesh], low: Float, high: Float, rng: np.random.Generato
 
 
 def _walls(
-    parts: list[Mesh], low: Float, high: Float, z: tuple[float, float], colour: Float, style: int, rng: np.random.Generator,
-    *, cell: float, storeys: int,
+    parts: list[Mesh], low: Float, high: Float, z: tuple[float, float], colour: Float, style: int,
+    rng: np.random.Generator, *, cell: float, storeys: int,
 ) -> None:  # fmt: skip
     """Four walls covered in whole cells of about `cell` metres."""
     corners = np.array([[low[0], low[1]], [high[0], low[1]], [high[0], high[1]], [low[0], high[1]]])
@@ -198,7 +262,9 @@ def _walls(
     parts.append(polygon(np.c_[corners, np.full(4, z[1])], colour * 0.7))
 
 
-def _house(parts: list[Mesh], low: Float, high: Float, along: int, *, front_high: bool, rng: np.random.Generator) -> None:
+def _house(
+    parts: list[Mesh], low: Float, high: Float, along: int, *, front_high: bool, rng: np.random.Generator
+) -> None:
     """A detached house with a gable roof, set back behind a hedge or fence."""
     across = 1 - along
     back = rng.uniform(2.0, 3.5)
@@ -223,7 +289,10 @@ def _house(parts: list[Mesh], low: Float, high: Float, along: int, *, front_high
     section = [(a[across] - over, top - 0.15), (b[across] + over, top - 0.15), (middle, top + ridge)]
     rings = [np.array([at(s, t, z) for t, z in section]) for s in (a[along] - over, b[along] + over)]
     parts.append(hull_of_rings(rings, roof, cap_bottom=True))
-    gable = [np.array([at(s, t * 0.93 + middle * 0.07, z - 0.1) for t, z in section]) for s in (a[along] - over - 0.02, b[along] + over + 0.02)]
+    gable = [
+        np.array([at(s, t * 0.93 + middle * 0.07, z - 0.1) for t, z in section])
+        for s in (a[along] - over - 0.02, b[along] + over + 0.02)
+    ]
     parts.append(hull_of_rings(gable, wall, cap_bottom=True))
     chimney = at(a[along] + (b[along] - a[along]) * rng.uniform(0.2, 0.8), middle + 1.0, top + ridge * 0.9)
     parts.append(box((0.6, 0.6, 1.6), chimney, _BRICKS[0]))
@@ -279,7 +348,9 @@ def _park(parts: list[Mesh], low: Float, high: Float, rng: np.random.Generator) 
     for y in (low[1] + 0.4, high[1] - 0.4):
         for sign in (-1, 1):
             length = (high[0] - low[0]) / 2 - 5
-            parts.append(box((length, 0.7, 0.9), (middle[0] + sign * (length / 2 + 3), y, 0.45), hedge, LEAVES, (0.99, 0.85)))
+            parts.append(
+                box((length, 0.7, 0.9), (middle[0] + sign * (length / 2 + 3), y, 0.45), hedge, LEAVES, (0.99, 0.85))
+            )
 
 
 def _bush(parts: list[Mesh], x: float, y: float, rng: np.random.Generator) -> None:
@@ -295,7 +366,18 @@ def _tree(parts: list[Mesh], x: float, y: float, rng: np.random.Generator, scale
     if rng.random() < 0.12:
         parts.append(pillar(0.16 * scale, height * 0.3, (x, y, 0), _BARK, 5))
         parts += [
-            _rough(pillar(scale * 1.6 * (1 - 0.27 * i), height * 0.42, (x, y, height * (0.18 + 0.24 * i)), _LEAF[2] * 0.65, 7, 0.05), rng, LEAVES)
+            _rough(
+                pillar(
+                    scale * 1.6 * (1 - 0.27 * i),
+                    height * 0.42,
+                    (x, y, height * (0.18 + 0.24 * i)),
+                    _LEAF[2] * 0.65,
+                    7,
+                    0.05,
+                ),
+                rng,
+                LEAVES,
+            )
             for i in range(3)
         ]
         return
@@ -311,7 +393,9 @@ def _tree(parts: list[Mesh], x: float, y: float, rng: np.random.Generator, scale
         parts.append(_crown(centre, (small, small, small), colour * rng.uniform(0.85, 1.15), rng, detail=0))
 
 
-def _crown(centre: tuple[float, ...], radii: tuple[float, ...], colour: Float, rng: np.random.Generator, detail: int = 1) -> Mesh:
+def _crown(
+    centre: tuple[float, ...], radii: tuple[float, ...], colour: Float, rng: np.random.Generator, detail: int = 1
+) -> Mesh:
     return _rough(ball(radii, centre, colour, LEAVES, detail), rng, LEAVES)
 
 
@@ -335,13 +419,19 @@ def _underpass(parts: list[Mesh], edge: Edge, rng: np.random.Generator) -> None:
     tiles = linear("#c8c5b8") * 0.8
     deck = _CONCRETE * rng.uniform(0.75, 1.0)
 
-    def solid(along: tuple[float, float], left: tuple[float, float], z: tuple[float, float], colour: Float, kind: int = mesh.PLAIN) -> Mesh:
+    def solid(
+        along: tuple[float, float],
+        left: tuple[float, float],
+        z: tuple[float, float],
+        colour: Float,
+        kind: int = mesh.PLAIN,
+    ) -> Mesh:
         ring = np.array([[*edge.at(along[i], left[j]), z[0]] for i, j in ((0, 0), (1, 0), (1, 1), (0, 1))])
         return hull_of_rings([ring, ring + [0, 0, z[1] - z[0]]], colour, kind, cap_bottom=True)
 
     # In pieces, so that light can fall off along the walls and near pieces can hide far ones.
     cuts = np.linspace(start, end, 9)
-    for a, b in zip(cuts[:-1], cuts[1:], strict=True):
+    for a, b in pairwise(cuts):
         for sign in (-1, 1):
             wall = sorted((sign * half, sign * (half + 1.2)))
             parts += [
@@ -351,20 +441,42 @@ def _underpass(parts: list[Mesh], edge: Edge, rng: np.random.Generator) -> None:
         parts.append(solid((a, b), (-half - 1.2, half + 1.2), (TUNNEL_HEIGHT_M, DECK_M), deck * 0.55))
         for left in (-half * 0.45, half * 0.45):
             middle = (a + b) / 2
-            parts.append(solid((middle - 1.1, middle + 1.1), (left - 0.14, left + 0.14), (TUNNEL_HEIGHT_M - 0.16, TUNNEL_HEIGHT_M - 0.04), linear("#fff3d8"), LIT))
+            parts.append(
+                solid(
+                    (middle - 1.1, middle + 1.1),
+                    (left - 0.14, left + 0.14),
+                    (TUNNEL_HEIGHT_M - 0.16, TUNNEL_HEIGHT_M - 0.04),
+                    linear("#fff3d8"),
+                    LIT,
+                )
+            )
     for s, out in ((start, -1), (end, 1)):
         face = sorted((s + out * 0.05, s + out * 0.6))
-        parts.append(solid((face[0], face[1]), (-half - 1.6, half + 1.6), (TUNNEL_HEIGHT_M - 0.1, DECK_M + 0.7), deck * 1.15))
+        parts.append(
+            solid((face[0], face[1]), (-half - 1.6, half + 1.6), (TUNNEL_HEIGHT_M - 0.1, DECK_M + 0.7), deck * 1.15)
+        )
         for sign in (-1, 1):
             post = sorted((sign * (half - 0.05), sign * (half + 1.6)))
             parts.append(solid((face[0], face[1]), (post[0], post[1]), (0.0, TUNNEL_HEIGHT_M), deck * 1.05))
         stripe = sorted((s + out * 0.61, s + out * 0.63))
-        parts.append(solid((stripe[0], stripe[1]), (-2.2, 2.2), (TUNNEL_HEIGHT_M + 0.3, TUNNEL_HEIGHT_M + 1.0), _YELLOW))
+        parts.append(
+            solid((stripe[0], stripe[1]), (-2.2, 2.2), (TUNNEL_HEIGHT_M + 0.3, TUNNEL_HEIGHT_M + 1.0), _YELLOW)
+        )
     over = half + rng.uniform(8, 12)
     ends = np.array([edge.at(start + 1.0, -over), edge.at(end - 1.0, over)])
     low, high = ends.min(0), ends.max(0)
     floors = int(rng.integers(3, 6))
-    _walls(parts, low, high, (DECK_M, DECK_M + floors * 3.2), _WALLS[int(rng.integers(len(_WALLS)))], facade.PAIR, rng, cell=3.2, storeys=floors)
+    _walls(
+        parts,
+        low,
+        high,
+        (DECK_M, DECK_M + floors * 3.2),
+        _WALLS[int(rng.integers(len(_WALLS)))],
+        facade.PAIR,
+        rng,
+        cell=3.2,
+        storeys=floors,
+    )
     for sign in (-1, 1):
         side = sorted((sign * (half + 1.2), sign * over))
         ends = np.array([edge.at(start + 1.0, side[0]), edge.at(end - 1.0, side[1])])
@@ -390,7 +502,15 @@ def _lamps(parts: list[Mesh], town: Town) -> Float:
             ]
             length, wide = (0.75, 0.3) if abs(arm[0]) > 0.5 else (0.3, 0.75)
             parts.append(box((length, wide, 0.1), (*head, LAMP_HEIGHT_M + 0.16), _STEEL * 0.5))
-            parts.append(box((length * 0.85, wide * 0.85, 0.06), (*head, LAMP_HEIGHT_M + 0.08), linear("#f4efe2"), LIT, bottom=True))
+            parts.append(
+                box(
+                    (length * 0.85, wide * 0.85, 0.06),
+                    (*head, LAMP_HEIGHT_M + 0.08),
+                    linear("#f4efe2"),
+                    LIT,
+                    bottom=True,
+                )
+            )
             places.append(head)
     return np.array(places)
 
@@ -417,7 +537,11 @@ def signal_mesh(state: str) -> Mesh:
     """A traffic light's head, facing against heading 0, with one of red, amber or green lit."""
     parts = [box((0.24, 0.34, 1.0), (0, 0, 2.75), _DARK), box((0.02, 0.5, 1.16), (0.1, 0, 2.75), _DARK * 0.6)]
     angle = -np.arange(8) * np.pi / 4
-    lamps = (("red", 3.07, _RED, mesh.RED), ("amber", 2.75, _YELLOW, mesh.AMBER), ("green", 2.43, linear("#1f9a5a"), mesh.GREEN))
+    lamps = (
+        ("red", 3.07, _RED, mesh.RED),
+        ("amber", 2.75, _YELLOW, mesh.AMBER),
+        ("green", 2.43, linear("#1f9a5a"), mesh.GREEN),
+    )
     for name, z, colour, kind in lamps:
         disc = np.c_[np.full(8, -0.13), 0.115 * np.cos(angle), z + 0.115 * np.sin(angle)]
         lit = name == state
@@ -426,41 +550,47 @@ def signal_mesh(state: str) -> Mesh:
 
 
 def _roadside(parts: list[Mesh], edge: Edge, rng: np.random.Generator) -> None:
-    """Trees, signs, bollards, benches, bins, a shelter, along both pavements."""
+    """Trees, signs, benches and the like, along both pavements and in the median."""
     street = edge.street
     first, last = edge.clear[0] + STOP_LINE_M + 5, edge.length - edge.clear[1] - STOP_LINE_M - 5
     trees = rng.random() < 0.55
     for sign in (-1, 1):
         kerb = sign * (street.half_m + 0.75)
-
-        def free(s: float) -> bool:
-            away = edge.zebra is None or abs(s - edge.zebra) > ZEBRA_M
-            return away and (edge.tunnel is None or not edge.tunnel[0] - 6 < s < edge.tunnel[1] + 6)
-
-        spacing = rng.uniform(9, 14)
-        for s in np.arange(first + 4, last, spacing):
-            if trees and free(s) and rng.random() < 0.85:
+        heading = edge.along * -sign
+        yaw = float(np.arctan2(heading[1], heading[0]))
+        for s in np.arange(first + 4, last, rng.uniform(9, 14)):
+            if trees and _free(edge, s) and rng.random() < 0.85:
                 x, y = edge.at(s, kerb + sign * 0.35)
                 _tree(parts, x, y, rng, rng.uniform(0.62, 0.95))
         for s in rng.uniform(first, last, int(rng.integers(2, 6))):
-            if free(s):
+            if _free(edge, s):
                 _furniture(parts, edge, s, kerb, sign, rng)
         for s in rng.uniform(first, last, int(rng.integers(1, 3))):
-            if free(s):
-                heading = edge.along * -sign
-                _sign(parts, edge.at(s, kerb), float(np.arctan2(heading[1], heading[0])), rng)
+            if _free(edge, s):
+                _sign(parts, edge.at(s, kerb), yaw, rng)
         if edge.zebra is not None:
-            heading = edge.along * -sign
-            yaw = float(np.arctan2(heading[1], heading[0]))
-            s = edge.zebra + sign * (ZEBRA_M / 2 + 0.4)
-            parts.append(join([_pole(2.9), _plate(4, 0.42, 2.55, _BLUE), _plate(3, 0.27, 2.57, _WHITE, 0.05)]).moved(*edge.at(s, kerb), 0, yaw))
-            for offset in (-ZEBRA_M / 2 - 0.3, ZEBRA_M / 2 + 0.3):
-                parts.append(pillar(0.07, 0.9, (*edge.at(edge.zebra + offset, kerb - sign * 0.3), 0), _DARK, 6))
+            _zebra_side(parts, edge, edge.zebra, kerb, sign, yaw)
     if street.median_m and trees:
         for s in np.arange(first, last, 11.0):
-            x, y = edge.at(s, 0.0)
             if edge.zebra is None or abs(s - edge.zebra) > 4:
+                x, y = edge.at(s, 0.0)
                 _tree(parts, x, y, rng, 0.6)
+
+
+def _free(edge: Edge, s: float) -> bool:
+    """Whether something may stand by the kerb there."""
+    away = edge.zebra is None or abs(s - edge.zebra) > ZEBRA_M
+    return away and (edge.tunnel is None or not edge.tunnel[0] - 6 < s < edge.tunnel[1] + 6)
+
+
+def _zebra_side(parts: list[Mesh], edge: Edge, zebra: float, kerb: float, sign: int, yaw: float) -> None:
+    """A zebra crossing's sign, and a bollard on either hand."""
+    x, y = edge.at(zebra + sign * (ZEBRA_M / 2 + 0.4), kerb)
+    plates = [_plate(4, 0.42, 2.55, _BLUE), _plate(3, 0.27, 2.57, _WHITE, 0.05)]
+    parts.append(join([_pole(2.9), *plates]).moved(x, y, 0, yaw))
+    for offset in (-ZEBRA_M / 2 - 0.3, ZEBRA_M / 2 + 0.3):
+        foot = edge.at(zebra + offset, kerb - sign * 0.3)
+        parts.append(pillar(0.07, 0.9, (*foot, 0), _DARK, 6))
 
 
 def _pole(height: float) -> Mesh:
@@ -490,19 +620,27 @@ def _sign(parts: list[Mesh], place: Float, yaw: float, rng: np.random.Generator)
 def _furniture(parts: list[Mesh], edge: Edge, s: float, kerb: float, sign: int, rng: np.random.Generator) -> None:
     place = edge.at(s, kerb + sign * 0.2)
     yaw = float(np.arctan2(edge.along[1], edge.along[0]))
-    kind = rng.choice(["bin", "bench", "bollards", "cabinet", "shelter", "planter"], p=[0.22, 0.2, 0.2, 0.14, 0.1, 0.14])
+    kind = rng.choice(
+        ["bin", "bench", "bollards", "cabinet", "shelter", "planter"], p=[0.22, 0.2, 0.2, 0.14, 0.1, 0.14]
+    )
     wood = linear("#75573b")
     if kind == "bin":
         made = [pillar(0.24, 0.9, (0, 0, 0), linear("#3c4a43"), 8), pillar(0.26, 0.08, (0, 0, 0.9), _DARK, 8)]
     elif kind == "bench":
-        made = [box((1.6, 0.45, 0.07), (0, 0, 0.45), wood, bottom=True), box((1.6, 0.06, 0.35), (0, sign * -0.22, 0.75), wood)]
+        made = [
+            box((1.6, 0.45, 0.07), (0, 0, 0.45), wood, bottom=True),
+            box((1.6, 0.06, 0.35), (0, sign * -0.22, 0.75), wood),
+        ]
         made += [box((0.08, 0.4, 0.42), (x, 0, 0.21), _DARK) for x in (-0.65, 0.65)]
     elif kind == "bollards":
         made = [pillar(0.06, 0.85, (x, 0, 0), _DARK, 6) for x in np.arange(-4.5, 4.6, 1.5)]
     elif kind == "cabinet":
         made = [box((1.0, 0.4, 1.25), (0, 0, 0.62), linear("#8d948c"))]
     elif kind == "planter":
-        made = [box((1.5, 0.6, 0.5), (0, 0, 0.25), _CONCRETE * 0.7), ball((0.75, 0.32, 0.4), (0, 0, 0.62), _LEAF[1], LEAVES)]
+        made = [
+            box((1.5, 0.6, 0.5), (0, 0, 0.25), _CONCRETE * 0.7),
+            ball((0.75, 0.32, 0.4), (0, 0, 0.62), _LEAF[1], LEAVES),
+        ]
     else:
         y = sign * 1.1
         glass = linear("#3a474c")

@@ -17,7 +17,7 @@ _WHITE: Final = 4.0
 
 
 def _curve() -> Image:
-    """Linear light up to _WHITE to 8 bits: a film-like curve with a toe and a shoulder (Narkowicz 2015), then sRGB's."""
+    """Linear light up to _WHITE to 8 bits: a film-like curve with toe and shoulder (Narkowicz 2015), then sRGB's."""
     x = np.linspace(0, _WHITE, _STEPS) * 0.85
     y = np.clip(x * (2.51 * x + 0.03) / (x * (2.43 * x + 0.59) + 0.14), 0, 1)
     encoded = np.where(y <= 0.0031308, 12.92 * y, 1.055 * y ** (1 / 2.4) - 0.055)
@@ -102,7 +102,10 @@ class Sensor:
             cv2.line(sparse, (int(x[i]), int(y[i])), end, int(10 + 22 * (i % 4) / 3), 1, cv2.LINE_AA)
         streaks = cv2.resize(cv2.blur(sparse, (1, 3)), (width, height), interpolation=cv2.INTER_LINEAR)
         brightness = min(float(image.mean()) / 90, 1.0)
-        image = np.asarray(cv2.add(image, cv2.cvtColor(cv2.convertScaleAbs(streaks, None, 0.9 * brightness), cv2.COLOR_GRAY2BGR)), np.uint8)
+        image = np.asarray(
+            cv2.add(image, cv2.cvtColor(cv2.convertScaleAbs(streaks, None, 0.9 * brightness), cv2.COLOR_GRAY2BGR)),
+            np.uint8,
+        )
         for cx, cy, radius in self._drops:
             _drop(image, round(cx * width), round(cy * height), max(round(radius * width), 2))
         return image
@@ -125,6 +128,6 @@ def _drop(image: Image, x: int, y: int, radius: int) -> None:
     inner = cv2.resize(around[::-1, ::-1], (2 * radius + 1, 2 * radius + 1), interpolation=cv2.INTER_AREA)
     mask = np.zeros((2 * radius + 1, 2 * radius + 1), np.float32)
     cv2.ellipse(mask, (radius, radius), (max(radius - 2, 1), max(radius - 1, 1)), 0, 0, 360, 0.8, -1, cv2.LINE_AA)
-    mask = cv2.GaussianBlur(mask, (0, 0), max(radius / 6, 0.6))[..., None]
+    weight = np.asarray(cv2.GaussianBlur(mask, (0, 0), max(radius / 6, 0.6)))[..., None]
     part = image[y0:y1, x0:x1]
-    part[:] = np.clip(part * (1 - mask) + inner * mask * 1.04, 0, 255).astype(np.uint8)
+    part[:] = np.clip(part * (1 - weight) + np.asarray(inner) * weight * 1.04, 0, 255).astype(np.uint8)

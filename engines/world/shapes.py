@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -51,7 +52,9 @@ _PAINTS: Final = tuple(
 )  # fmt: skip
 _PAINT_ODDS: Final = np.array([14, 12, 11, 10, 10, 9, 5, 6, 4, 5, 2, 3, 3, 3, 2, 1]) / 100
 _BUS_PAINTS: Final = tuple(linear(c) for c in ("#b53a2e", "#e0dccb", "#2f6a4f", "#35608f", "#d7a83a", "#c9ced1"))
-_LOAD_PAINTS: Final = tuple(linear(c) for c in ("#e3e3df", "#d2d5d6", "#8aa0b5", "#3e5d7e", "#8a3b33", "#5d7357", "#c79a45"))
+_LOAD_PAINTS: Final = tuple(
+    linear(c) for c in ("#e3e3df", "#d2d5d6", "#8aa0b5", "#3e5d7e", "#8a3b33", "#5d7357", "#c79a45")
+)
 _CLOTHES: Final = tuple(
     linear(c)
     for c in ("#22252b", "#34404f", "#4c5a6b", "#6e5a48", "#8a7a66", "#a9a294", "#7e2f33", "#a84c3c", "#c9b26a",
@@ -64,10 +67,10 @@ _HAIRS: Final = tuple(linear(c) for c in ("#1b1714", "#2e221a", "#4f3824", "#7d6
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One object's looks: `label` indexes CLASSES, `size` (3,) is length, width, height of its box about (0, 0, height / 2).
+    """One object's looks.
 
-    `meshes` are the drawings of its movement: one, or `PHASES` over a stride of `stride_m`;
-    `middles` are those of their faces.
+    `label` indexes CLASSES; `size` (3,) is length, width, height of its box about (0, 0, height / 2). `meshes` are the
+    drawings of its movement: one, or `PHASES` over a stride of `stride_m`; `middles` are those of their faces.
     """
 
     label: int
@@ -169,7 +172,8 @@ def _lamps(front: float, back: float, half_width: float, z: float, size: tuple[f
 def car(rng: np.random.Generator) -> Shape:
     """A saloon, hatchback, estate, SUV, pickup or van."""
     style = rng.choice(["saloon", "hatchback", "estate", "suv", "van", "pickup"], p=[0.24, 0.28, 0.12, 0.2, 0.12, 0.04])
-    # length, width, height, belt line, bonnet: nose height, windscreen foot, roof front, roof rear, rear foot (x over half length)
+    # length, width, height, belt line, nose height; then windscreen's foot, roof from, roof to, rear window's foot, in
+    # parts of half the length.
     length, width, height, belt, nose, foot, roof_front, roof_rear, rear = {
         "saloon": (4.65, 1.82, 1.45, 0.93, 0.70, 0.40, 0.06, -0.44, -0.76),
         "hatchback": (4.10, 1.78, 1.50, 0.95, 0.72, 0.48, 0.14, -0.72, -0.97),
@@ -189,7 +193,12 @@ def car(rng: np.random.Generator) -> Shape:
          (half - 0.16, nose), (foot * half, belt), (-half + 0.06, belt), (-half, belt - 0.12)],
         width, paint, PAINT,
     )  # fmt: skip
-    low = [(foot * half, side - 0.03), (foot * half, -side + 0.03), (rear * half, -side + 0.03), (rear * half, side - 0.03)]
+    low = [
+        (foot * half, side - 0.03),
+        (foot * half, -side + 0.03),
+        (rear * half, -side + 0.03),
+        (rear * half, side - 0.03),
+    ]
     inset = 0.12 if style == "van" else 0.22
     high = [(roof_front * half, side - inset), (roof_front * half, -side + inset),
             (roof_rear * half, -side + inset), (roof_rear * half, side - inset)]  # fmt: skip
@@ -216,7 +225,9 @@ def car(rng: np.random.Generator) -> Shape:
         _lamps(half + 0.012, half + 0.012, side, nose - 0.1),
     ]
     for sign in (-1, 1):
-        parts.append(box((0.12, 0.16, 0.12), (foot * half - 0.16, sign * (side + 0.08), belt + 0.06), paint * 0.8, PAINT))
+        parts.append(
+            box((0.12, 0.16, 0.12), (foot * half - 0.16, sign * (side + 0.08), belt + 0.06), paint * 0.8, PAINT)
+        )
     return _shape("car", [join(parts)], width=width)
 
 
@@ -225,7 +236,12 @@ def _both_sides_of_cabin(lower: Float, upper: Float, x: tuple[float, float], pai
     parts = []
     for sign in (-1, 1):
         y_low, y_high = sign * (abs(lower[0, 1]) + 0.012), sign * (abs(upper[0, 1]) + 0.012)
-        corners = [(x[0], y_low, lower[0, 2]), (x[1], y_low, lower[0, 2]), (x[1], y_high, upper[0, 2]), (x[0], y_high, upper[0, 2])]
+        corners = [
+            (x[0], y_low, lower[0, 2]),
+            (x[1], y_low, lower[0, 2]),
+            (x[1], y_high, upper[0, 2]),
+            (x[0], y_high, upper[0, 2]),
+        ]
         parts.append(polygon(corners if sign < 0 else corners[::-1], paint, PAINT))
     return join(parts)
 
@@ -258,7 +274,9 @@ def truck(rng: np.random.Generator) -> Shape:
         box((length - 0.5, width * 0.5, 0.24), (-0.2, 0, 0.72), _DARK),
         _panel(half + 0.01, (-side * 0.7, side * 0.7), (0.86, 1.32), _DARK, mesh.PLAIN),
         _lamps(half + 0.015, half + 0.012, side - 0.04, 0.74, (0.34, 0.18)),
-        _wheels((half - 1.0, -half + 1.5, -half + 2.65) if length > 8 else (half - 1.0, -half + 1.5), side - 0.02, 0.48, 0.3),
+        _wheels(
+            (half - 1.0, -half + 1.5, -half + 2.65) if length > 8 else (half - 1.0, -half + 1.5), side - 0.02, 0.48, 0.3
+        ),
         box((0.08, width - 0.2, 0.14), (-half + 0.08, 0, 0.55), _DARK),
     ]
     load_length = cab_back - 0.2 + half
@@ -267,18 +285,26 @@ def truck(rng: np.random.Generator) -> Shape:
     if kind == "tank":
         angle = np.arange(10) * np.pi / 5
         ring = np.c_[np.zeros(10), 1.15 * np.cos(angle), 1.95 + 0.85 * np.sin(angle)]
-        parts.append(hull_of_rings([ring + [-half, 0, 0], ring + [cab_back - 0.3, 0, 0]], linear("#c9cdd0"), PAINT, cap_bottom=True))
+        parts.append(
+            hull_of_rings(
+                [ring + [-half, 0, 0], ring + [cab_back - 0.3, 0, 0]], linear("#c9cdd0"), PAINT, cap_bottom=True
+            )
+        )
     elif kind == "tipper":
         parts.append(box((load_length, width, 1.15), (middle, 0, 1.5), load * 0.8, PAINT, (1.02, 1.0)))
         ribs = np.arange(-half + 0.4, cab_back - 0.4, 0.7)
         parts += [_both_sides(side + 0.03, (x, x + 0.1), (0.95, 2.05), load * 0.55, mesh.PLAIN) for x in ribs]
-        parts.append(box((load_length * 0.8, width * 0.8, 0.3), (middle, 0, 2.15), linear("#7a6b58"), mesh.PLAIN, (0.6, 0.5)))
+        parts.append(
+            box((load_length * 0.8, width * 0.8, 0.3), (middle, 0, 2.15), linear("#7a6b58"), mesh.PLAIN, (0.6, 0.5))
+        )
     else:
         parts.append(box((load_length, width, height - 0.88), (middle, 0, (height + 0.88) / 2), load, mesh.PLAIN))
         parts.append(_panel(-half - 0.01, (-0.03, 0.03), (0.95, height - 0.1), load * 0.5, mesh.PLAIN))
         if kind == "curtain":
             folds = np.arange(-half + 0.3, cab_back - 0.4, 0.55)
-            parts += [_both_sides(side + 0.012, (x, x + 0.16), (0.95, height - 0.12), load * 0.8, mesh.PLAIN) for x in folds]
+            parts += [
+                _both_sides(side + 0.012, (x, x + 0.16), (0.95, height - 0.12), load * 0.8, mesh.PLAIN) for x in folds
+            ]
         else:
             band = _pick(rng, _BUS_PAINTS)
             z = height * rng.uniform(0.5, 0.65)
@@ -303,9 +329,9 @@ def bus(rng: np.random.Generator) -> Shape:
          (half - lean * (height - 1.5), -y, height - 0.5)], _GLASS, GLASS,
     )  # fmt: skip
     sign_z = (height - 0.44, height - 0.16)
+    low, high = (half + 0.012 - lean * (z - 1.0) for z in sign_z)
     sign = polygon(
-        [(half + 0.012 - lean * (sign_z[0] - 1.0), -0.7, sign_z[0]), (half + 0.012 - lean * (sign_z[0] - 1.0), 0.7, sign_z[0]),
-         (half + 0.012 - lean * (sign_z[1] - 1.0), 0.7, sign_z[1]), (half + 0.012 - lean * (sign_z[1] - 1.0), -0.7, sign_z[1])],
+        [(low, -0.7, sign_z[0]), (low, 0.7, sign_z[0]), (high, 0.7, sign_z[1]), (high, -0.7, sign_z[1])],
         linear("#d58a2a"), LIT,
     )  # fmt: skip
     parts = [
@@ -322,11 +348,13 @@ def bus(rng: np.random.Generator) -> Shape:
     ]
     panes = np.linspace(-half + 0.35, half - 0.5, 8)
     parts += [
-        _both_sides(side + 0.01, (a + 0.05, b - 0.05), (1.15, height - 0.55), _GLASS, GLASS)
-        for a, b in zip(panes[:-1], panes[1:], strict=True)
+        _both_sides(side + 0.01, (a + 0.05, b - 0.05), (1.15, height - 0.55), _GLASS, GLASS) for a, b in pairwise(panes)
     ]
     for x in (half - 1.75, -0.6):
-        parts += [_side(-side - 0.02, (x + i * 0.62, x + i * 0.62 + 0.56), (0.42, height - 0.6), _GLASS * 1.4, GLASS) for i in (0, 1)]
+        parts += [
+            _side(-side - 0.02, (x + i * 0.62, x + i * 0.62 + 0.56), (0.42, height - 0.6), _GLASS * 1.4, GLASS)
+            for i in (0, 1)
+        ]
     return _shape("bus", [join(parts)])
 
 
@@ -396,7 +424,7 @@ def pedestrian(rng: np.random.Generator, *, umbrellas: bool = False) -> Shape:
 
 def _oval(along: float, across: float, z: float) -> Float:
     angle = np.arange(6) * np.pi / 3
-    return np.c_[along * np.cos(angle), across * np.sin(angle), np.full(6, z)]
+    return np.asarray(np.c_[along * np.cos(angle), across * np.sin(angle), np.full(6, z)])
 
 
 def _rim(x: float, radius: float, width: float) -> Mesh:
@@ -408,11 +436,28 @@ def _rim(x: float, radius: float, width: float) -> Mesh:
     triangles = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
     both = np.concatenate([triangles, triangles[:, ::-1]])
     strip = box((2 * radius, 0.035, 0.1), (x, 0, radius * 0.3), _TYRE)
-    return join([mesh.from_triangles(both, _TYRE), box((2 * radius * 0.72, 0.035, 0.06), (x, 0, 2 * radius - 0.09), _TYRE), strip]) \
-        if width > 0.06 else mesh.from_triangles(both, _TYRE)
+    return (
+        join(
+            [
+                mesh.from_triangles(both, _TYRE),
+                box((2 * radius * 0.72, 0.035, 0.06), (x, 0, 2 * radius - 0.09), _TYRE),
+                strip,
+            ]
+        )
+        if width > 0.06
+        else mesh.from_triangles(both, _TYRE)
+    )
 
 
-def _rider(hip: Float, hands: Float, feet: tuple[Float, Float], lean: float, colours: tuple[Float, ...], *, helmet_all_round: bool) -> Mesh:
+def _rider(
+    hip: Float,
+    hands: Float,
+    feet: tuple[Float, Float],
+    lean: float,
+    colours: tuple[Float, ...],
+    *,
+    helmet_all_round: bool,
+) -> Mesh:
     """Someone astride: torso leaning forward by `lean` metres, arms to the bars, legs to the pedals or pegs."""
     top, trousers, skin, helmet = colours
     chest = hip + np.array([lean, 0.0, 0.5])
@@ -423,7 +468,12 @@ def _rider(hip: Float, hands: Float, feet: tuple[Float, Float], lean: float, col
         limb(hip - [0, 0, 0.04], chest, 0.36, top, sides=6),
         limb(chest, head - [0, 0, 0.1], 0.11, skin),
         ball((0.1, 0.085, 0.12), head, skin),
-        ball((0.15, 0.125, 0.15) if helmet_all_round else (0.135, 0.1, 0.08), head + [0, 0, 0.02 if helmet_all_round else 0.07], helmet, PAINT),
+        ball(
+            (0.15, 0.125, 0.15) if helmet_all_round else (0.135, 0.1, 0.08),
+            head + [0, 0, 0.02 if helmet_all_round else 0.07],
+            helmet,
+            PAINT,
+        ),
     ]
     for sign, foot in zip((1, -1), feet, strict=True):
         hip_side = hip + across * sign * 0.11
@@ -454,7 +504,9 @@ def bicycle(rng: np.random.Generator) -> Shape:
     saddle = rng.uniform(0.9, 1.0)
     basket = rng.random() < 0.25
     radius = 0.34
-    hub, bracket, head, seat = (np.array(p) for p in ((-0.52, 0, radius), (-0.05, 0, 0.3), (0.42, 0, 0.82), (-0.2, 0, saddle)))
+    hub, bracket, head, seat = (
+        np.array(p) for p in ((-0.52, 0, radius), (-0.05, 0, 0.3), (0.42, 0, 0.82), (-0.2, 0, saddle))
+    )
     front = np.array([0.54, 0, radius])
     bars = np.array([0.4, 0, 1.03])
 
@@ -464,15 +516,27 @@ def bicycle(rng: np.random.Generator) -> Shape:
             bracket + np.array([0.17 * np.cos(angle + turn), sign * 0.13, 0.17 * np.sin(angle + turn)])
             for sign, turn in ((1, 0.0), (-1, np.pi))
         )
-        tubes = ((hub, bracket), (hub, seat), (bracket, seat), (bracket, head), (seat * [1, 1, 0.88], head), (head, front), (head, bars))
+        tubes = (
+            (hub, bracket),
+            (hub, seat),
+            (bracket, seat),
+            (bracket, head),
+            (seat * [1, 1, 0.88], head),
+            (head, front),
+            (head, bars),
+        )
         parts = [_rim(float(hub[0]), radius, 0.055), _rim(float(front[0]), radius, 0.055)]
         parts += [limb(a, b, 0.05, frame, sides=3) for a, b in tubes]
         parts += [
             limb(bars - [0, 0.29, 0], bars + [0, 0.29, 0], 0.035, _DARK, sides=3),
             box((0.26, 0.15, 0.06), seat, _DARK),
             polygon([(-0.6, 0.04, 0.62), (-0.6, -0.04, 0.62), (-0.6, -0.04, 0.7), (-0.6, 0.04, 0.7)], _RED_LAMP, TAIL),
-            polygon([(0.52, -0.04, 0.86), (0.52, 0.04, 0.86), (0.52, 0.04, 0.94), (0.52, -0.04, 0.94)], _WHITE_LAMP, HEADLAMP),
-            _rider(seat + [0, 0, 0.08], bars, pedals, lean, colours, helmet_all_round=False),  # type: ignore[arg-type]
+            polygon(
+                [(0.52, -0.04, 0.86), (0.52, 0.04, 0.86), (0.52, 0.04, 0.94), (0.52, -0.04, 0.94)],
+                _WHITE_LAMP,
+                HEADLAMP,
+            ),
+            _rider(seat + [0, 0, 0.08], bars, pedals, lean, colours, helmet_all_round=False),
         ]
         if basket:
             parts.append(box((0.3, 0.36, 0.25), (0.6, 0, 0.95), linear("#6b5a40")))
@@ -504,12 +568,17 @@ def motorcycle(rng: np.random.Generator) -> Shape:
         box((0.6, 0.32, 0.36), (-0.02, 0, 0.42), _DARK * 1.6),
     ]
     if scooter:
-        parts += [box((0.14, 0.42, 0.62), (front - 0.32, 0, 0.62), paint, PAINT), box((0.6, 0.36, 0.3), (back + 0.15, 0, 0.5), paint, PAINT)]
+        parts += [
+            box((0.14, 0.42, 0.62), (front - 0.32, 0, 0.62), paint, PAINT),
+            box((0.6, 0.36, 0.3), (back + 0.15, 0, 0.5), paint, PAINT),
+        ]
     else:
         parts.append(box((0.52, 0.3, 0.26), (0.12, 0, 0.84), paint, PAINT, (0.8, 0.7)))
     if rng.random() < 0.3:
         parts.append(box((0.36, 0.4, 0.34), (back - 0.05, 0, 0.98), _DARK))
     hip = np.array([back + 0.42, 0.0, 0.86])
     feet = (np.array([0.08, 0.2, 0.34]), np.array([0.08, -0.2, 0.34]))
-    parts.append(_rider(hip, np.array([front - 0.3, 0, 1.04]), feet, 0.12 if scooter else 0.26, colours, helmet_all_round=True))
+    parts.append(
+        _rider(hip, np.array([front - 0.3, 0, 1.04]), feet, 0.12 if scooter else 0.26, colours, helmet_all_round=True)
+    )
     return _shape("motorcycle", [join(parts)])

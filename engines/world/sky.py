@@ -39,19 +39,23 @@ def panorama(lighting: Lighting, rng: np.random.Generator) -> Float32:
 
 
 def _angle_to_sun(elevation: Float, azimuth: Float, sun_azimuth: float, sun_elevation: float) -> Float:
-    cosine = np.sin(elevation) * np.sin(sun_elevation) + np.cos(elevation) * np.cos(sun_elevation) * np.cos(azimuth - sun_azimuth)
+    cosine = np.sin(elevation) * np.sin(sun_elevation) + np.cos(elevation) * np.cos(sun_elevation) * np.cos(
+        azimuth - sun_azimuth
+    )
     angle: Float = np.arccos(np.clip(cosine, -1, 1))
     return angle
 
 
-def _clouded(sky: Float, cover: float, lighting: Lighting, elevation: Float, angle: Float, rng: np.random.Generator) -> Float:
+def _clouded(
+    sky: Float, cover: float, lighting: Lighting, elevation: Float, angle: Float, rng: np.random.Generator
+) -> Float:
     noise = np.zeros((ELEVATIONS, AZIMUTHS), np.float32)
-    for octave in range(5):
-        wide, high = 12 * 2**octave, 10 * 2**octave
-        grains = rng.normal(0, 0.55**octave, (high, wide)).astype(np.float32)
-        grains = np.concatenate([grains, grains[:, :2]], axis=1)
-        grown = cv2.resize(grains, (AZIMUTHS + 2 * AZIMUTHS // wide, ELEVATIONS), interpolation=cv2.INTER_CUBIC)
-        noise += np.asarray(grown)[:, AZIMUTHS // wide : AZIMUTHS // wide + AZIMUTHS]
+    for octave, wide in enumerate((12, 24, 48, 96, 180)):  # all divide AZIMUTHS, so that the sky closes without a seam
+        scale = AZIMUTHS // wide
+        grains = rng.normal(0, 0.55**octave, (10 * 2**octave, wide)).astype(np.float32)
+        grains = np.pad(grains, ((0, 0), (2, 2)), mode="wrap")
+        grown = cv2.resize(grains, ((wide + 4) * scale, ELEVATIONS), interpolation=cv2.INTER_CUBIC)
+        noise += np.asarray(grown, np.float32)[:, 2 * scale : 2 * scale + AZIMUTHS]
     # Clouds thin out with height, where one looks through the layer and not along it.
     amount = np.clip((noise + cover * 1.6 - 0.5 - np.sin(np.maximum(elevation, 0)) * 0.6) * 0.75, 0, 0.92)[..., None]
     shade = np.clip(0.86 + noise * 0.10, 0.6, 1.15)[..., None]

@@ -49,8 +49,8 @@ class Street(NamedTuple):
 class Edge:
     """A piece of street from one junction to the next, in the direction of growing x or y.
 
-    `start` and `end` are the middles of the junctions, `clear` how far the junctions reach into it from there. `zebra` is
-    where a crossing lies and `tunnel` from where to where it is covered, in metres from `start`.
+    `start` and `end` are the middles of the junctions, `clear` how far the junctions reach into it from there. `zebra`
+    is where a crossing lies and `tunnel` from where to where it is covered, in metres from `start`.
     """
 
     index: int
@@ -110,7 +110,8 @@ class Path:
 class Lane:
     """A lane of an edge, or the way of one lane through a junction to another (then `turn` is set).
 
-    `stops` are the zebra crossings in its way: (where to stop, edge index). `junction` is where it ends, or that it crosses.
+    `stops` are the zebra crossings in its way: (where to stop, edge index). `junction` is where it ends, or that it
+    crosses.
     """
 
     index: int
@@ -153,7 +154,8 @@ class Block(NamedTuple):
 class Town:
     """One town, made from a seed.
 
-    `lanes_into` gives the lanes that lead to a lane, `lanes_beside` the ways through a junction that start where one does.
+    `lanes_into` gives the lanes that lead to a lane, `lanes_beside` the ways through a junction that start where one
+    does.
     """
 
     def __init__(self, seed: int, *, tunnel: bool) -> None:
@@ -194,7 +196,7 @@ class Town:
             zebra = None
             if index == covered:
                 middle = (clear[0] + length - clear[1]) / 2
-                hole = (middle - 24.0, middle + 24.0)
+                hole = (middle - 18.0, middle + 18.0)
             elif rng.random() < 0.6:
                 zebra = float(rng.uniform(0.42, 0.58)) * length
             start, end = np.array([self.x[c], self.y[r]]), np.array([self.x[c2], self.y[r2]])
@@ -212,13 +214,15 @@ class Town:
 
     def _make_blocks(self, rng: np.random.Generator) -> list[Block]:
         """Those between the streets, then the four strips outside the ring, which have a pavement on one side only."""
-        blocks = []
-        x_low, x_high = [x - s.half_m for x, s in zip(self.x, self.vertical, strict=True)], [
-            x + s.half_m for x, s in zip(self.x, self.vertical, strict=True)
-        ]
-        y_low, y_high = [y - s.half_m for y, s in zip(self.y, self.horizontal, strict=True)], [
-            y + s.half_m for y, s in zip(self.y, self.horizontal, strict=True)
-        ]
+        blocks: list[Block] = []
+        x_low, x_high = (
+            [x - s.half_m for x, s in zip(self.x, self.vertical, strict=True)],
+            [x + s.half_m for x, s in zip(self.x, self.vertical, strict=True)],
+        )
+        y_low, y_high = (
+            [y - s.half_m for y, s in zip(self.y, self.horizontal, strict=True)],
+            [y + s.half_m for y, s in zip(self.y, self.horizontal, strict=True)],
+        )
         districts = rng.choice(["urban", "houses", "towers", "park"], 64, p=[0.5, 0.2, 0.15, 0.15])
         for c in range(len(self.x) - 1):
             for r in range(len(self.y) - 1):
@@ -248,14 +252,13 @@ class Town:
                 outgoing[first, edge.index] = incoming[last, edge.index] = lanes
         for number, junction in enumerate(self.junctions):
             for approach, (edge_in, _) in enumerate(junction.approaches):
-                for edge_out, _ in junction.approaches:
-                    if edge_in != edge_out:
-                        self._connect(number, approach, incoming[number, edge_in], outgoing[number, edge_out])
+                ways = [outgoing[number, edge] for edge, _ in junction.approaches if edge != edge_in]
+                for way in ways:
+                    self._connect(number, approach, incoming[number, edge_in], way)
                 for lane in incoming[number, edge_in]:
                     if not lane.next:  # where its usual ways are missing, at a T or a corner, it may go any
-                        for edge_out, _ in junction.approaches:
-                            if edge_in != edge_out:
-                                self._connect(number, approach, [lane], outgoing[number, edge_out])
+                        for way in ways:
+                            self._connect(number, approach, [lane], way)
 
     def _street_lane(self, edge: Edge, number: int, *, forward: bool) -> Lane:
         offset = -(edge.street.median_m / 2 + (number + 0.5) * LANE_M) * (1 if forward else -1)
@@ -272,7 +275,7 @@ class Town:
         return lane
 
     def _connect(self, junction: int, approach: int, lanes_in: list[Lane], lanes_out: list[Lane]) -> None:
-        """The ways from the lanes of one street into the lanes of another: from the left one left, from the right one right."""
+        """The ways from the lanes of one street into those of another: left from the left one, right from the right."""
         a, b = lanes_in[0].path.points, lanes_out[0].path.points
         d_in, d_out = a[-1] - a[0], b[-1] - b[0]
         bend = float(d_in[0] * d_out[1] - d_in[1] * d_out[0])
@@ -303,7 +306,7 @@ def _street(rng: np.random.Generator) -> Street:
 def _lines(rng: np.random.Generator, count: int, tunnel: bool) -> Float:  # noqa: FBT001
     spacing = rng.uniform(72, 104, count - 1)
     if tunnel:
-        spacing[int(rng.integers(count - 1))] = 132.0
+        spacing[int(rng.integers(count - 1))] = 112.0
     return MARGIN_M + np.concatenate([[0.0], np.cumsum(spacing)])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -19,6 +20,7 @@ _GREEN_S: Final = 7.0
 _CLEARANCE_S: Final = 3.0
 _WALK_S: Final = 7.0
 _LOOK_AHEAD_M: Final = 55.0
+_CROWD: Final = 7
 _WALKER_AHEAD_M: Final = 12.0
 _TURN_MPS: Final = {STRAIGHT: 20.0, LEFT_TURN: 6.5, RIGHT_TURN: 5.0, "": 20.0}
 _COMFORT: Final = 2.2
@@ -39,7 +41,7 @@ _LOOKS: Final = {"car": 60, "truck": 14, "bus": 8, "motorcycle": 12, "bicycle": 
 
 def _catalogue(seed: int, scenario: Scenario) -> dict[str, list[shapes.Look]]:
     """So many different ones of each kind there are in a town."""
-    makers = {
+    makers: dict[str, Callable[[np.random.Generator], shapes.Shape]] = {
         "car": shapes.car,
         "truck": shapes.truck,
         "bus": shapes.bus,
@@ -47,7 +49,9 @@ def _catalogue(seed: int, scenario: Scenario) -> dict[str, list[shapes.Look]]:
         "bicycle": shapes.bicycle,
         "pedestrian": partial(shapes.pedestrian, umbrellas=scenario.weather == "rain"),
     }
-    return {kind: [shapes.Look(make, stream(seed, kind, i)) for i in range(_LOOKS[kind])] for kind, make in makers.items()}
+    return {
+        kind: [shapes.Look(make, stream(seed, kind, i)) for i in range(_LOOKS[kind])] for kind, make in makers.items()
+    }
 
 
 class Lights:
@@ -102,6 +106,8 @@ class Traffic:
         self._place_vehicles(stream(seed, "vehicles"), scenario.vehicles)
         self._place_walkers(stream(seed, "walkers"), scenario)
         self._place_parked(stream(seed, "parked"))
+        if scenario.crossing:
+            self._place_crowd(stream(seed, "crowd"))
         self._on_road = np.zeros((0, 2))
         self._claimed = np.zeros(len(self.walkways.crossings), bool)
         self._zebra_of_edge = {c.edge: i for i, c in enumerate(self.walkways.crossings) if c.junction < 0}
@@ -148,15 +154,17 @@ class Traffic:
                 (lane, way)
                 for lane in streets
                 for way in (self.town.lanes[i] for i in lane.next)
-                if self.town.lanes[way.next[0]].edge == covered and way.turn != STRAIGHT
+                if self.town.lanes[way.next[0]].edge == covered
+                and way.turn != STRAIGHT
+                and (not scenario.crossing or self.lights[lane.junction].approaches > 2)
             ]
             lane, way = ways[int(rng.integers(len(ways)))]
             route = [way.turn]
-            s = max(lane.path.length - 32.0, 6.0)
+            s = max(lane.path.length - (20.0 if scenario.crossing else 32.0), 6.0)
         else:
             lane = streets[int(rng.integers(len(streets)))]
             s = float(rng.uniform(8, max(lane.path.length - 25, 9)))
-        ego = Vehicle(0, look, lanes=[lane], s=s, cruise=11.5, pull=1.6, speed=9.0, route=route)
+        ego = Vehicle(0, look, lanes=[lane], s=s, cruise=12.0, pull=2.4, speed=7.0, route=route)
         ego.x, ego.y, ego.yaw = ego.pose(0.0)
         self._extend(ego)
         return ego
@@ -176,7 +184,16 @@ class Traffic:
                 others = [v for v in [self.ego, *self.vehicles] if v.lanes[0] is lane]
                 if all(abs(v.s - s) > v.half + look.shape.size[0] / 2 + 4 for v in others):
                     speed = float(rng.uniform(*cruise))
-                    vehicle = Vehicle(self._new_id(), look, lanes=[lane], s=s, cruise=speed, pull=pull, speed=speed * 0.6, right_m=right)
+                    vehicle = Vehicle(
+                        self._new_id(),
+                        look,
+                        lanes=[lane],
+                        s=s,
+                        cruise=speed,
+                        pull=pull,
+                        speed=speed * 0.6,
+                        right_m=right,
+                    )
                     vehicle.x, vehicle.y, vehicle.yaw = vehicle.pose(0.0)
                     self._extend(vehicle)
                     self.vehicles.append(vehicle)
@@ -193,9 +210,38 @@ class Traffic:
             place = ways.nodes[node] * (1 - part) + ways.nodes[target] * part + offset
             pace = 0.0 if rng.random() < 0.12 else float(rng.normal(1.35, 0.18))
             look = self._pick("pedestrian", rng)
-            walker = Walker(self._new_id(), look, float(place[0]), float(place[1]), node=node, target=target, offset=offset, pace=max(pace, 0.0))
+            walker = Walker(
+                self._new_id(),
+                look,
+                float(place[0]),
+                float(place[1]),
+                node=node,
+                target=target,
+                offset=offset,
+                pace=max(pace, 0.0),
+            )
             walker.yaw = float(rng.uniform(-np.pi, np.pi))
             walker.moved_m = float(rng.uniform(0, 2))
+            self.walkers.append(walker)
+
+    def _place_crowd(self, rng: np.random.Generator) -> None:
+        """People on the crossing at which the ego vehicle is about to arrive, and its lights in their favour."""
+        lane, ways = self.ego.lanes[0], self.walkways
+        crossing = next(i for i, c in enumerate(ways.crossings) if c == (lane.junction, lane.edge))
+        ends = [node for node, links in enumerate(ways.links) if any(index == crossing for _, index in links)]
+        lights = self.lights[lane.junction]
+        lights.phase, lights.age_s = lights.approaches, _WALK_S - 0.8
+        for i in range(_CROWD):
+            node, target = ends if i % 2 else ends[::-1]
+            offset = rng.uniform(-1.1, 1.1, 2)
+            place = ways.nodes[node] + (ways.nodes[target] - ways.nodes[node]) * rng.uniform(0.2, 0.75) + offset
+            way = ways.nodes[target] - ways.nodes[node]
+            walker = Walker(
+                self._new_id(), self._pick("pedestrian", rng), float(place[0]), float(place[1]),
+                yaw=float(np.arctan2(way[1], way[0])), moved_m=float(rng.uniform(0, 2)),
+                node=node, target=target, offset=offset, pace=float(rng.uniform(1.2, 1.6)),
+                crossing=crossing, on_road=True,
+            )  # fmt: skip
             self.walkers.append(walker)
 
     def _place_parked(self, rng: np.random.Generator) -> None:
@@ -208,7 +254,11 @@ class Traffic:
                         look = self._pick("car", rng)
                         left = sign * (edge.street.half_m - PARKING_M / 2 + rng.normal(0, 0.06))
                         x, y = edge.at(s + rng.normal(0, 0.15), left)
-                        yaw = float(np.arctan2(edge.along[1], edge.along[0])) + (np.pi if sign > 0 else 0.0) + rng.normal(0, 0.012)
+                        yaw = (
+                            float(np.arctan2(edge.along[1], edge.along[0]))
+                            + (np.pi if sign > 0 else 0.0)
+                            + rng.normal(0, 0.012)
+                        )
                         self.parked.append(Actor(self._new_id(), look, float(x), float(y), yaw, parked=True))
 
     # Driving
@@ -241,7 +291,12 @@ class Traffic:
             if lane.turn == "":
                 for stop, edge in lane.stops:
                     free = base + stop - vehicle.half
-                    if free > -1.0 and self._claimed[self._zebra_of_edge[edge]] and free + 1 > speed**2 / (2 * 4.0) and free < gap:
+                    if (
+                        free > -1.0
+                        and self._claimed[self._zebra_of_edge[edge]]
+                        and free + 1 > speed**2 / (2 * 4.0)
+                        and free < gap
+                    ):
                         gap, closing = free, speed
                 end = base + lane.path.length - vehicle.half
                 if end > -1.5 and not self._may_enter(vehicle, depth, end, on_lane) and end < gap:
@@ -269,7 +324,9 @@ class Traffic:
                 return float(ahead) - 0.5
         return np.inf
 
-    def _ahead(self, me: Vehicle, lane: Lane, on_lane: dict[int, list[Vehicle]], *, first: bool) -> list[tuple[Vehicle, float]]:
+    def _ahead(
+        self, me: Vehicle, lane: Lane, on_lane: dict[int, list[Vehicle]], *, first: bool
+    ) -> list[tuple[Vehicle, float]]:
         """Those on a lane who are ahead, and those who merge into the same one from beside, or have just left ours."""
         found = [(v, v.s) for v in on_lane.get(lane.index, ()) if v is not me and (not first or v.s > me.s)]
         if lane.turn:
@@ -282,7 +339,11 @@ class Traffic:
                         if v is not me and self.town.lanes[sibling].path.length - v.s < remaining
                     ]
             for sibling in self.town.lanes_beside[lane.index]:
-                found += [(v, v.s) for v in on_lane.get(sibling, ()) if v is not me and v.s - v.half < 5.0 and (not first or v.s > me.s)]
+                found += [
+                    (v, v.s)
+                    for v in on_lane.get(sibling, ())
+                    if v is not me and v.s - v.half < 5.0 and (not first or v.s > me.s)
+                ]
         return found
 
     def _may_enter(self, vehicle: Vehicle, depth: int, distance: float, on_lane: dict[int, list[Vehicle]]) -> bool:
@@ -380,14 +441,18 @@ class Traffic:
             return self.lights[crossing.junction].walk()
         if crossing.junction >= 0:
             middle = self.town.junctions[crossing.junction].centre
-            return all(v.speed < 0.5 or np.hypot(v.x - middle[0], v.y - middle[1]) > 28 for v in [self.ego, *self.vehicles])
+            return all(
+                v.speed < 0.5 or np.hypot(v.x - middle[0], v.y - middle[1]) > 28 for v in [self.ego, *self.vehicles]
+            )
         for vehicle in [self.ego, *self.vehicles]:
             base = -vehicle.s
             for lane in vehicle.lanes[:3]:
                 for stop, edge in lane.stops:
                     if edge == crossing.edge:
                         free = base + stop - vehicle.half
-                        if -vehicle.half * 2 - LANE_M - 2 < free < vehicle.speed**2 / (2 * 3.0) and (vehicle.speed > 0.5 or free < -1):
+                        if -vehicle.half * 2 - LANE_M - 2 < free < vehicle.speed**2 / (2 * 3.0) and (
+                            vehicle.speed > 0.5 or free < -1
+                        ):
                             return False
                 base += lane.path.length
         return True

@@ -19,15 +19,16 @@ _LARGEST_PX: Final = 48
 class Objects(NamedTuple):
     """The objects of one image, by falling distance; N of them.
 
-    In pixels of the image, as x1 y1 x2 y2: `boxes` (N, 4) around the whole object, hidden parts included, cut off at the
-    image's edges; `visible_boxes` (N, 4) around the pixels that show. `visibility` (N,) is the part of the object's pixels
-    inside the image that nothing hides, `truncation` (N,) the part of the object that lies outside the image; both in [0, 1].
+    In pixels of the image, as x1 y1 x2 y2: `boxes` (N, 4) around the whole object, hidden parts included, cut off at
+    the image's edges; `visible_boxes` (N, 4) around the pixels that show. `visibility` (N,) is the part of the object's
+    pixels inside the image that nothing hides, `truncation` (N,) the part of the object that lies outside the image;
+    both in [0, 1].
 
     `ids` (N,) are the same in all cameras and at all times; `labels` (N,) index CLASSES. `positions` (N, 3) are the
     centres of the 3-D boxes in `base_link` and `positions_camera` (N, 3) in the optical frame, at the image's capture;
     `sizes` (N, 3) are length, width, height in metres; `yaws` (N,) headings in `base_link` in radians; `alphas` (N,)
-    observation angles as KITTI has them: rotation about the optical y axis minus the azimuth of the line of sight, 0 for an
-    object that heads to the right of the image, straight ahead of the camera, -pi/2 for one that heads away.
+    observation angles as KITTI has them: rotation about the optical y axis minus the azimuth of the line of sight, 0
+    for an object that heads to the right of the image, straight ahead of the camera, -pi/2 for one that heads away.
     """
 
     ids: Int32
@@ -70,7 +71,7 @@ def observe(
     lens = Lens(owners.shape[1], owners.shape[0], k[0, 0] * scale, k[0, 2] * scale, k[1, 2] * scale)
     counts = np.bincount(owners.ravel(), minlength=len(actors) + 1)
     rows = []
-    for number in np.flatnonzero(counts[1:]):
+    for number in np.flatnonzero(counts[1:]).tolist():
         actor = actors[number]
         corners, _ = raster.clip_near(raster.in_camera(actor.corners, pose))
         pixels = lens.focal * corners[..., :2] / corners[..., 2:] + (lens.cx, lens.cy)
@@ -122,13 +123,14 @@ def _shown(owners: Int32, number: int, box: Float) -> Float:
 
 
 def _outline(corners: Float32, lens: Lens, whole: Float, box: Float) -> tuple[float, float]:
-    """How many pixels of the image an object covers when nothing hides it: inside the image, and with what lies outside."""
+    """How many pixels an object covers when nothing hides it: inside the image, and with those outside."""
     reach = np.array([lens.width, lens.height])
     low, high = np.floor(np.maximum(whole[:2], -reach)), np.ceil(np.minimum(whole[2:], 2 * reach))
     size = np.maximum(high - low, 1)
     shrink = max(float(size.max()) / _LARGEST_PX, 1.0)
     width, height = (np.ceil(size / shrink)).astype(int)
-    small = Lens(int(width), int(height), lens.focal / shrink, (lens.cx - low[0]) / shrink, (lens.cy - low[1]) / shrink)
+    middle = (lens.cx - low[0]) / shrink, (lens.cy - low[1]) / shrink
+    small = Lens(int(width), int(height), lens.focal / shrink, *middle)
     depth = np.full((small.height, small.width), raster.FAR_M, np.float32)
     covered = raster.rasterise(corners, np.ones(len(corners), np.int32), small, depth)[..., 0] > 0
     x0, y0 = np.round((box[:2] - low) / shrink).astype(int)

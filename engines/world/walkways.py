@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +28,10 @@ class Walkways:
         corners = self._corners(town)
         for edge in town.edges:
             middle = (CROSSING_START_M + CROSSING_END_M) / 2
-            stations = [(edge.clear[0] + middle, edge.junctions[0]), (edge.length - edge.clear[1] - middle, edge.junctions[1])]
+            stations = [
+                (edge.clear[0] + middle, edge.junctions[0]),
+                (edge.length - edge.clear[1] - middle, edge.junctions[1]),
+            ]
             if edge.zebra is not None:
                 stations.insert(1, (edge.zebra, -1))
             off = edge.street.half_m + edge.street.pavement_m * 0.55
@@ -36,7 +40,7 @@ class Walkways:
                 self._link(left, right, len(self.crossings))
                 self.crossings.append(Crossing(junction, edge.index))
             for row, sign in zip(rows, (-1, 1), strict=True):
-                for a, b in zip(row[:-1], row[1:], strict=True):
+                for a, b in pairwise(row):
                     self._link(a, b, -1)
                 for node, (_, junction), way in ((row[0], stations[0], 1), (row[-1], stations[-1], -1)):
                     quadrant = np.sign(way * edge.along + sign * edge.left)
@@ -56,7 +60,7 @@ class Walkways:
             for arm, a, b in (((1, 0), (1, -1), (1, 1)), ((-1, 0), (-1, -1), (-1, 1)),
                               ((0, 1), (-1, 1), (1, 1)), ((0, -1), (-1, -1), (1, -1))):  # fmt: skip
                 if arm not in arms:
-                    self._link(corners[(number, *a)], corners[(number, *b)], -1)
+                    self._link(corners[number, a[0], a[1]], corners[number, b[0], b[1]], -1)
         return corners
 
     def _add(self, place: Float) -> int:

@@ -6,10 +6,11 @@ from typing import Final
 
 import numpy as np
 
-from engines.world import ground, light, mesh, raster, render, scenery, sky
+from engines.world import ground, light, mesh, raster, scenery, sky
 from engines.world.actors import Actor, Vehicle
-from engines.world.raster import Pose, Surface
 from engines.world.lidar import RANGE_M, Lidar
+from engines.world.raster import Pose, Surface
+from engines.world.render import Eye, Scene, draw, prepare
 from engines.world.rig import BASE_FROM_LIDAR, surround_rig
 from engines.world.scenario import SCENARIOS, stream
 from engines.world.sensor import Sensor
@@ -27,8 +28,8 @@ _TRUTH_M: Final = 80.0
 class World:
     """A town, its traffic, and one vehicle that drives through it with sensors.
 
-    `seed` decides everything that chance decides, `scenario` is one of `SCENARIOS`, `rig` the cameras, undistorted; the usual
-    six when it is None. Raises `ConfigError` for a scenario that does not exist.
+    `seed` decides everything that chance decides, `scenario` is one of `SCENARIOS`, `rig` the cameras, undistorted; the
+    usual six when it is None. Raises `ConfigError` for a scenario that does not exist.
     """
 
     def __init__(self, seed: int, scenario: str = "day", rig: Rig | None = None) -> None:
@@ -43,9 +44,11 @@ class World:
         standing = raster.surface(still.mesh)
         azimuth = _sun_azimuth(stream(seed, "sun"), self.scenario.light)
         lighting = light.Lighting(self._town, self.scenario, standing, still.lamps, azimuth)
-        wetness = np.clip(0.62 + ground.noise_tile(stream(seed, "wet"), ((4, 0.05), (32, 0.14), (128, 0.16)), 512), 0.1, 1.0)
+        wetness = np.clip(
+            0.62 + ground.noise_tile(stream(seed, "wet"), ((4, 0.05), (32, 0.14), (128, 0.16)), 512), 0.1, 1.0
+        )
         _light_up(standing, lighting)
-        self._scene = render.Scene(
+        self._scene = Scene(
             ground.paint(self._town, seed),
             raster.Chunks(standing),
             lighting,
@@ -55,8 +58,10 @@ class World:
         )
         self._traffic = Traffic(self._town, seed, self.scenario)
         self._signals = still.signals
-        self._signal_surfaces = {state: raster.surface(scenery.signal_mesh(state)) for state in ("red", "amber", "green")}
-        self._eyes: dict[tuple[str, int], render.Eye] = {}
+        self._signal_surfaces = {
+            state: raster.surface(scenery.signal_mesh(state)) for state in ("red", "amber", "green")
+        }
+        self._eyes: dict[tuple[str, int], Eye] = {}
         self._sensors = {name: Sensor(name, seed, self.scenario, lighting.light) for name in self.rig}
         self._lidar = Lidar()
         self._lidar_noise = stream(seed, "lidar")
@@ -67,7 +72,11 @@ class World:
         """The conditions now: light, weather, and whether the scene is a street or a tunnel."""
         x, y, _ = self._traffic.ego.pose(self._ahead_s)
         covered = any((low < (x, y)).all() and (high > (x, y)).all() for low, high in self._scene.lighting.tunnels)
-        return {"light": self.scenario.light, "weather": self.scenario.weather, "scene": "tunnel" if covered else "street"}
+        return {
+            "light": self.scenario.light,
+            "weather": self.scenario.weather,
+            "scene": "tunnel" if covered else "street",
+        }
 
     @property
     def map_from_base(self) -> Transform:
@@ -89,18 +98,21 @@ class World:
         mounted = self.rig[camera]
         key = (camera, oversample)
         if key not in self._eyes:
-            self._eyes[key] = render.eye(mounted, oversample)
+            self._eyes[key] = prepare(mounted, oversample)
         eye = self._eyes[key]
         ego = self._traffic.ego.pose(self._ahead_s)
         pose = self._pose(mounted, ego)
         seen = self._in_view(self._near(ego, _SEEN_M), pose, eye)
         surfaces = [self._surface(actor) for actor in seen]
         moving = [s._replace(owners=np.full(len(s.kinds), i + 1, np.int32)) for i, s in enumerate(surfaces)]
-        radiance, buffers = render.draw(self._scene, self._light_window(), raster.concatenate([*moving, *self._heads()]), eye, pose, ego[2])
+        radiance, buffers = draw(
+            self._scene, self._light_window(), raster.concatenate([*moving, *self._heads()]), eye, pose, ego[2]
+        )
         if oversample > 1:
             radiance = _shrunk(radiance, oversample)
         image = self._sensors[camera].expose(radiance, self.time_s)
-        return View(image, observe(mounted, pose, ego, [self._standing(a, s, pose) for a, s in zip(seen, surfaces, strict=True)], buffers.owners))
+        standing = [self._standing(a, s, pose) for a, s in zip(seen, surfaces, strict=True)]
+        return View(image, observe(mounted, pose, ego, standing, buffers.owners))
 
     def truth(self) -> Truth:
         """All objects within 80 m of the vehicle, in `base_link`, seen or not."""
@@ -137,10 +149,10 @@ class World:
         return Pose(turn @ camera.base_from_camera.rotation, place)
 
     def _near(self, ego: tuple[float, float, float], reach_m: float) -> list[Actor]:
-        return [a for a in self._traffic.actors if abs(a.x - ego[0]) < reach_m and abs(a.y - ego[1]) < reach_m and np.hypot(a.x - ego[0], a.y - ego[1]) < reach_m]
+        return [a for a in self._traffic.actors if (a.x - ego[0]) ** 2 + (a.y - ego[1]) ** 2 < reach_m**2]
 
     @staticmethod
-    def _in_view(actors: list[Actor], pose: Pose, eye: render.Eye) -> list[Actor]:
+    def _in_view(actors: list[Actor], pose: Pose, eye: Eye) -> list[Actor]:
         if not actors:
             return []
         middles = np.array([(a.x, a.y, a.shape.size[2] / 2) for a in actors])
@@ -172,7 +184,7 @@ class World:
         levels[mesh.BRAKE] = 9.0 if actor.braking else 1.2 * dark
         levels[mesh.LEFT] = 6.0 if actor.turning == "left" and blink else 0.0
         levels[mesh.RIGHT] = 6.0 if actor.turning == "right" and blink else 0.0
-        levels[mesh.LIT] = 1.6
+        levels[mesh.LIT] = 0.3 if dark > 0.9 else 1.2
         return levels
 
     def _standing(self, actor: Actor, surface: Surface, pose: Pose) -> Standing:
@@ -201,15 +213,10 @@ class World:
             ego = self._traffic.ego.pose(0.0)
             near = self._near(ego, 75.0)
             casting = [self._surface(a) for a in near] if lighting.sunny else []
-            boxes: list[tuple[Float, Float, float]] = [
-                (np.array([a.x, a.y]), a.shape.size if isinstance(a, Vehicle) or a.parked else np.array([0.35, 0.45, 1.7]), a.yaw) for a in [self._traffic.ego, *near]
-            ]
-            window = lighting.window(ego, raster.concatenate(casting) if casting else self._signal_surfaces["red"], boxes)
-            if lighting.light.headlights > 0.6 or lighting.tunnels:
-                driving = [v for v in [self._traffic.ego, *self._traffic.vehicles] if np.hypot(v.x - ego[0], v.y - ego[1]) < 75]
-                beams = [(*_front(v), lighting.light.headlights) for v in driving]
-                window = lighting.with_lamps(window, beams)
-            self._window = window
+            moving = raster.concatenate(casting) if casting else None
+            boxes = [(np.array([a.x, a.y]), _footprint(a), a.yaw) for a in (self._traffic.ego, *near)]
+            driving = [self._traffic.ego, *(a for a in near if isinstance(a, Vehicle))]
+            self._window = lighting.window(ego, moving, boxes, [_front(v) for v in driving])
         return self._window
 
 
@@ -218,6 +225,11 @@ def _sun_azimuth(rng: np.random.Generator, light_: str) -> float:
     if light_ == "low_sun":
         return float(rng.integers(4) * np.pi / 2 + rng.uniform(-0.4, 0.4))
     return float(rng.uniform(-np.pi, np.pi))
+
+
+def _footprint(actor: Actor) -> Float:
+    """Where an actor keeps the sky from the ground; the box around a walker is as wide as a stride is long."""
+    return actor.shape.size if isinstance(actor, Vehicle) or actor.parked else np.array([0.35, 0.45, 1.7])
 
 
 def _front(vehicle: Vehicle) -> tuple[float, float, float]:
