@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 
 from engines.world import raster
+from engines.world.furniture import LAMP_HEIGHT_M
 from engines.world.raster import Lens, Surface
 from engines.world.scenario import Scenario
-from engines.world.scenery import LAMP_HEIGHT_M, tunnel_rectangles
 from engines.world.town import TUNNEL_HEIGHT_M, Town
 from perception.messages import Float, Float32, Image
 
@@ -127,7 +127,7 @@ class Lighting:
             [np.cos(elevation) * np.cos(sun_azimuth), np.cos(elevation) * np.sin(sun_azimuth), np.sin(elevation)]
         )
         self.slope = self.sun[:2] / self.sun[2]
-        self.tunnels = tunnel_rectangles(town)
+        self.tunnels = town.tunnels
         self.sunny = max(self.light.sun) > 0
         self._margin = WINDOW_PX // 2
         self._size = np.ceil(town.size * SHADOW_PX_PER_M).astype(int) + 2 * self._margin

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.world.mesh import Mesh
+from perception.errors import BackendError
 from perception.messages import Float, Float32, Int32
 
 FAR_M: Final = 400.0
@@ -191,9 +192,16 @@ def _cut(a: Float32, b: Float32) -> Float32:
     return cut
 
 
-_FLAT: Final = cv2.TriangleRasterizeSettings()
-_FLAT.setShadingType(cv2.RASTERIZE_SHADING_FLAT)
-_FLAT.setCullingMode(cv2.RASTERIZE_CULLING_NONE)
+def _flat() -> cv2.TriangleRasterizeSettings:
+    if not hasattr(cv2, "TriangleRasterizeSettings"):
+        raise BackendError(
+            f"OpenCV {cv2.__version__}: engines.world needs OpenCV 5 for its triangle rasteriser; "
+            "install opencv-python>=5"
+        )
+    settings = cv2.TriangleRasterizeSettings()
+    settings.setShadingType(cv2.RASTERIZE_SHADING_FLAT)
+    settings.setCullingMode(cv2.RASTERIZE_CULLING_NONE)
+    return settings
 
 
 def rasterise(
@@ -219,7 +227,7 @@ def rasterise(
         colours[::3, 0] = numbers  # exact up to 2**24; flat shading takes the first corner's
         cv2.triangleRasterize(
             shifted.reshape(-1, 3), np.arange(len(colours), dtype=np.int32).reshape(-1, 3), colours, seen, depth,
-            np.eye(4, dtype=np.float32), float(2 * np.arctan(lens.height / 2 / lens.focal)), *span, _FLAT,
+            np.eye(4, dtype=np.float32), float(2 * np.arctan(lens.height / 2 / lens.focal)), *span, _flat(),
         )  # fmt: skip
     return seen
 

@@ -5,34 +5,21 @@ Every pixel is shaded once, after the z-buffer has settled what it shows (deferr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.world import facade, ground, light, raster, sky
-from engines.world.light import LAMP_PX_PER_M, SHADOW_PX_PER_M, Lighting, Window
+from engines.world import facade, light, raster, sky
+from engines.world.light import LAMP_PX_PER_M, SHADOW_PX_PER_M, Window
 from engines.world.mesh import FACADE, GLASS, LEAVES, PAINT
+from engines.world.paint import paint_facades, paint_ground, paint_leaves, taken
 from engines.world.raster import FAR_M, Lens, Pose, Surface
-from perception.messages import Camera, Float32, Image, Int32
-
-_DETAIL: Final = 1.1  # ground texels per pixel at which a coarser level of the ground is taken
-
+from engines.world.view import Eye, Scene
+from perception.messages import Float32, Image, Int32
 
 _SHADOW_OFFSET_M: Final = 0.25
-
-
-class Scene(NamedTuple):
-    """What a render needs of a world that does not change."""
-
-    ground: list[Image]
-    standing: raster.Chunks
-    lighting: Lighting
-    panorama: Float32
-    wet: bool
-    wetness: Float32
 
 
 class Buffers(NamedTuple):
@@ -40,57 +27,6 @@ class Buffers(NamedTuple):
 
     owners: Int32
     depth: Float32
-
-
-@dataclass(frozen=True, slots=True)
-class Eye:
-    """A camera's rays and whatever else follows from its mounting, worked out once.
-
-    `rays` are planar (3, H, W), in the frame of the vehicle, for a depth of 1 m.
-    """
-
-    lens: Lens
-    rays: Float32
-    ground_depth: Float32
-    bands: tuple[tuple[int, int, int], ...]
-    """Rows from, to, and which level of the ground they are painted from."""
-    sky_column: Float32
-    sky_row: Float32
-    sky_rows: int
-    height_m: float
-
-
-def prepare(camera: Camera, oversample: int) -> Eye:
-    """Prepare a camera; with so many samples along each side of a pixel."""
-    k = camera.intrinsics
-    lens = Lens(
-        camera.width * oversample,
-        camera.height * oversample,
-        k[0, 0] * oversample,
-        k[0, 2] * oversample,
-        k[1, 2] * oversample,
-    )
-    v, u = np.mgrid[: lens.height, : lens.width] + 0.5
-    optical = np.stack([(u - lens.cx) / lens.focal, (v - lens.cy) / lens.focal, np.ones_like(u)])
-    rays = np.einsum("ij,jhw->ihw", camera.base_from_camera.rotation, optical)
-    height = float(camera.base_from_camera.translation[2])
-    with np.errstate(divide="ignore"):
-        depth = np.where(rays[2] < 0, height / np.maximum(-rays[2], 1e-9), np.inf)
-    depth = np.where(depth < FAR_M, depth, FAR_M * 2).astype(np.float32)
-    row_depth = depth[:, lens.width // 2]
-    bands = []
-    start = int(np.argmax(row_depth < FAR_M))
-    first = start
-    # A pixel's footprint is long and narrow; the geometric mean of its sides decides the level.
-    texels = row_depth / lens.focal * np.sqrt(row_depth / height) * ground.PX_PER_M
-    levels = np.clip(np.round(np.log2(np.maximum(texels / _DETAIL, 1))), 0, ground.LEVELS - 1).astype(int)
-    for row in range(start, lens.height + 1):
-        if row == lens.height or levels[row] != levels[first]:
-            bands.append((first, row, int(levels[first])))
-            first = row
-    column, sky_row = sky.coordinates(np.moveaxis(rays, 0, -1).astype(np.float32), 0.0)
-    sky_rows = min(start + 2 * oversample, lens.height)
-    return Eye(lens, rays.astype(np.float32), depth, tuple(bands), column, sky_row, sky_rows, height)
 
 
 def draw(
@@ -111,16 +47,16 @@ def draw(
     albedo = np.empty_like(place)
     for row, plane in zip(table.albedo, albedo, strict=True):
         np.take(row, numbers, out=plane, mode="clip")
-    _paint_ground(albedo, scene, view, numbers, place)
-    glow = _paint_facades(albedo, scene, seen, numbers, depth, place, lens)
-    _paint_leaves(albedo, seen, numbers, place)
+    paint_ground(albedo, scene, view, numbers, place)
+    glow = paint_facades(albedo, scene, seen, numbers, depth, place, lens)
+    paint_leaves(albedo, seen, numbers, place)
 
     fall = _fall(scene, window, table, numbers, place)
     radiance = albedo
     for k in range(3):
         radiance[k] *= fall[k]
     _add(radiance, *glow)
-    shining = np.flatnonzero(_taken(table.shines, numbers))
+    shining = np.flatnonzero(taken(table.shines, numbers))
     _add(radiance, shining, table.emission[:, numbers.ravel()[shining]])
     if scene.wet:
         _reflect(radiance, scene, view, clipped, table, numbers, place)
@@ -144,12 +80,6 @@ def _places(view: Eye, pose: Pose, heading: float, depth: Float32) -> Float32:
     np.multiply(z, depth, out=place[2])
     place += pose.place.astype(np.float32)[:, None, None]
     return place
-
-
-def _taken(row: NDArray[Any], numbers: raster.IndexArray) -> NDArray[Any]:
-    """``row[numbers]``, quicker; numbers are known to be in range."""
-    out = np.empty(numbers.shape, row.dtype)
-    return np.take(row, numbers, out=out, mode="clip")
 
 
 def _add(radiance: Float32, pixels: raster.IndexArray, light_: Float32) -> None:
@@ -219,102 +149,6 @@ def _mirrored(scene: Scene, seen: Surface, pose: Pose) -> Float32:
     return mirrored
 
 
-def _paint_ground(albedo: Float32, scene: Scene, view: Eye, numbers: raster.IndexArray, place: Float32) -> None:
-    for start, end, level in view.bands:
-        bare = numbers[start:end] == 0
-        if not bare.any():
-            continue
-        scale = np.float32(ground.PX_PER_M / 2**level)
-        columns, rows = place[0, start:end] * scale - np.float32(0.5), place[1, start:end] * scale - np.float32(0.5)
-        texels = cv2.remap(scene.ground[level], columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        linear = cv2.split(cv2.LUT(texels, _LINEAR))
-        if level == 0:
-            zoom = np.float32(3.7)
-            fine = cv2.remap(_GRAIN, columns * zoom, rows * zoom, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-            linear = [plane * fine for plane in linear]
-        for k in range(3):
-            np.copyto(albedo[k, start:end], linear[k], where=bare)
-
-
-def _to_linear() -> Float32:
-    value = np.arange(256) / 255.0
-    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4).astype(np.float32)
-
-
-_LINEAR: Final = _to_linear()
-_GRAIN: Final = (1 + ground.noise_tile(np.random.Generator(np.random.PCG64(3)), ((1, 0.05), (2, 0.02)), 512)).astype(
-    np.float32
-)
-_TEXELS, _STARTS = facade.atlas()
-_CHANCE: Final = np.random.Generator(np.random.PCG64(4)).uniform(0, 1, (2, 1024)).astype(np.float32)
-
-
-def _paint_facades(
-    albedo: Float32, scene: Scene, seen: Surface, numbers: raster.IndexArray, depth: Float32, place: Float32, lens: Lens
-) -> tuple[raster.IndexArray, Float32]:
-    """Windows and doors on the walls; returns the pixels of walls and what light comes out of their windows (3, n)."""
-    lamp = scene.lighting.light
-    is_facade = np.append(False, seen.kinds >= FACADE)
-    pixels = np.flatnonzero(_taken(is_facade, numbers))
-    index = numbers.ravel()[pixels] - 1
-    x, y, z = (plane.ravel()[pixels] for plane in place)
-    t = [np.ascontiguousarray(row)[index] for row in seen.textures.T]
-    column = x * t[0] + y * t[1] + t[2]
-    storey = z * t[3] + t[4]
-    cell_x, cell_y = np.floor(column), np.floor(storey)
-    column -= cell_x
-    storey -= cell_y
-    per_pixel = depth.ravel()[pixels] * np.float32(facade.CELL_PX / 3.0 / lens.focal)  # texels per pixel
-    level = np.log2(np.maximum(per_pixel, 1)) + np.float32(0.4)
-    level = np.minimum(level, facade.LEVELS - 1).astype(np.int32)
-    side = np.right_shift(np.int32(facade.CELL_PX), level)
-    style = (seen.kinds - FACADE)[index]
-    texel_x, texel_y = (column * side).astype(np.int32), (storey * side).astype(np.int32)
-    at = _STARTS[style, level] + np.minimum(texel_y, side - 1) * side + np.minimum(texel_x, side - 1)
-    wall, glass, frame = (row[at] for row in _TEXELS)
-    cell = (cell_x.astype(np.int32) * 97 + cell_y.astype(np.int32) * 389 + style * 31) & 1023
-    chance, second = _CHANCE[0][cell], _CHANCE[1][cell]
-    # Glass mirrors the sky, less where curtains and blinds are drawn; brightest at the top of a pane.
-    curtain = (chance > 0.68) * (0.10 + 0.25 * second)
-    mirror = (0.35 + 0.65 * second) * (0.4 + 0.6 * storey)
-    sky_tone = (
-        np.array(lamp.horizon, np.float32)
-        * 0.22
-        / (np.array(lamp.sky, np.float32) + 0.5 * np.array(lamp.sun, np.float32) + 0.01)
-    )
-    bare = 1 - glass
-    for k, plane in enumerate(albedo.reshape(3, -1)):
-        painted = plane[pixels] * wall
-        painted += frame * (np.float32(0.5) - painted)
-        plane[pixels] = painted * bare + (np.float32(0.012) + curtain + mirror * sky_tone[k]) * glass
-    if lamp.windows == 0:
-        return pixels[:0], np.zeros((3, 0), np.float32)
-    shop = style == facade.SHOP
-    share = np.float32(0.42 if lamp.windows > 0.08 else 0.12)
-    home = (chance < share) * (0.3 + 0.9 * second) * (0.75 + 0.5 * storey)
-    # A shop is lit from its ceiling, and there are things in its window.
-    shelf = (column * 9).astype(np.int32) * 53 + cell
-    goods = 0.3 + 0.7 * (storey > 0.12 + 0.42 * _CHANCE[0][shelf & 1023])
-    display = (second > 0.22) * (0.5 + 0.7 * chance) * goods * (0.5 + storey)
-    glow = np.where(shop, display, home).astype(np.float32) * glass * np.float32(lamp.windows)
-    blue, green = np.where(shop, 0.62, 0.36 + 0.3 * (second > 0.8)), np.where(shop, 0.85, 0.68)
-    return pixels, np.stack([glow * blue, glow * green, glow]).astype(np.float32)
-
-
-_LEAF_NOISE: Final = np.random.Generator(np.random.PCG64(5)).uniform(0.55, 1.3, 4096).astype(np.float32)
-
-
-def _paint_leaves(albedo: Float32, seen: Surface, numbers: raster.IndexArray, place: Float32) -> None:
-    is_leaf = np.append(False, seen.kinds == LEAVES)
-    pixels = np.flatnonzero(_taken(is_leaf, numbers))
-    if len(pixels) == 0:
-        return
-    x, y, z = (np.floor(plane.ravel()[pixels] * np.float32(7.0)).astype(np.int32) for plane in place)
-    grain = _LEAF_NOISE[(x * 73 + y * 179 + z * 283) & 4095]
-    for plane in albedo.reshape(3, -1):
-        plane[pixels] *= grain
-
-
 def _fall(scene: Scene, window: Window, table: _Table, numbers: raster.IndexArray, place: Float32) -> Float32:
     """The light (3, H, W) that falls on what each pixel shows: from the sky, the sun and the lamps."""
     lighting = scene.lighting
@@ -326,7 +160,7 @@ def _fall(scene: Scene, window: Window, table: _Table, numbers: raster.IndexArra
         window.ground, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(255, 255, 0, 0)
     )
     soft, contact = cv2.split(near)
-    from_sky = _taken(table.sky, numbers)
+    from_sky = taken(table.sky, numbers)
     close = np.flatnonzero((contact < 250) & (z < np.float32(0.45)))
     hidden = (1 - contact.ravel()[close] * np.float32(1 / 255)) * (1 - z.ravel()[close] * np.float32(1 / 0.45))
     from_sky.ravel()[close] *= 1 - hidden
@@ -351,7 +185,7 @@ def _fall(scene: Scene, window: Window, table: _Table, numbers: raster.IndexArra
             borderValue=(0, 0, 0, 0),
         )
         warm, white = cv2.split(both)
-        facing = _taken(table.lamps, numbers)
+        facing = taken(table.lamps, numbers)
         # Street lamps light what is below them, headlights what is low.
         warm *= facing * np.clip(np.float32(1.25) - z * np.float32(1 / 8.0), 0, 1)
         white *= facing * np.clip(np.float32(1.35) - z * np.float32(1 / 2.6), 0.06, 1)
@@ -363,16 +197,14 @@ def _fall(scene: Scene, window: Window, table: _Table, numbers: raster.IndexArra
 def _sampled(image: Float32, u: Float32, v: Float32) -> Float32:
     """`image` at points (n,); 0 outside. In rows, for OpenCV limits the sides of an image."""
     side = 1024
-    lines = -(-len(u) // side)
+    lines = max(-(-len(u) // side), 1)
     at = np.zeros((2, lines * side), np.float32)
     at[0, : len(u)], at[1, : len(u)] = u, v
-    if lines == 0:
-        return at[0]
     found = cv2.remap(
         image, at[0].reshape(lines, side), at[1].reshape(lines, side), cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_CONSTANT, borderValue=(0, 0, 0, 0),
     )  # fmt: skip
-    return np.asarray(found, np.float32).ravel()[: len(u)]
+    return np.asarray(found, np.float32).reshape(-1)[: len(u)]
 
 
 def _sunlit(
@@ -385,7 +217,7 @@ def _sunlit(
     soft: Image,
 ) -> Float32:
     """How much sun each pixel gets (H, W): the ground by the soft shadows, all else by its height over them."""
-    sunlit = _taken(table.sun, numbers)
+    sunlit = taken(table.sun, numbers)
     facing = np.flatnonzero((sunlit > 0) & (numbers > 0))
     number = numbers.ravel()[facing]
     height = z.ravel()[facing]
@@ -438,7 +270,7 @@ def _reflect(
             + table.windows * np.float32(tint[k])
         )
         open_sky = np.float32(lamp.horizon[k]) * (1 - rise) + np.float32(lamp.zenith[k]) * rise
-        mirrored = _taken(looks, found)
+        mirrored = taken(looks, found)
         np.copyto(
             mirrored,
             open_sky[: len(found)] if len(open_sky) >= len(found) else np.float32(lamp.horizon[k]),

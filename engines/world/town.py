@@ -27,6 +27,7 @@ STOP_LINE_M: Final = 5.8
 
 TUNNEL_HEIGHT_M: Final = 5.2
 ZEBRA_M: Final = 3.6
+_BUILT_M: Final = 15.0
 
 STRAIGHT, LEFT_TURN, RIGHT_TURN = "straight", "left", "right"
 
@@ -151,11 +152,16 @@ class Block(NamedTuple):
         return self.low + [west, south], self.high - [east, north]
 
 
+def tunnel_half(edge: Edge) -> float:
+    """From the middle of a covered street to the walls."""
+    return edge.street.half_m + edge.street.pavement_m
+
+
 class Town:
     """One town, made from a seed.
 
-    `lanes_into` gives the lanes that lead to a lane, `lanes_beside` the ways through a junction that start where one
-    does.
+    `tunnels` are the covered areas, low and high corners. `lanes_into` gives the lanes that lead to a lane,
+    `lanes_beside` the ways through a junction that start where one does.
     """
 
     def __init__(self, seed: int, *, tunnel: bool) -> None:
@@ -169,6 +175,7 @@ class Town:
         self.edges = self._make_edges(rng, tunnel=tunnel)
         self._make_junctions()
         self.blocks = self._make_blocks(rng)
+        self.tunnels = [_covered(edge, edge.tunnel) for edge in self.edges if edge.tunnel is not None]
         self.lanes: list[Lane] = []
         self._make_lanes()
         self.lanes_into: dict[int, list[int]] = {lane.index: [] for lane in self.lanes}
@@ -177,6 +184,10 @@ class Town:
             for index in lane.next:
                 self.lanes_into[index].append(lane.index)
                 self.lanes_beside[index] += [other for other in lane.next if other != index and lane.turn == ""]
+
+    def built_over(self, x: float, y: float) -> bool:
+        """Whether a point lies under the building that a street runs under, or close to it."""
+        return any((low - _BUILT_M < (x, y)).all() and (high + _BUILT_M > (x, y)).all() for low, high in self.tunnels)
 
     def _at(self, column: int, row: int) -> int:
         return row * len(self.x) + column
@@ -295,6 +306,12 @@ class Town:
             way = Lane(len(self.lanes), path, junction, approach, lane_in.edge, lane_in.lane, turn, [lane_out.index])
             self.lanes.append(way)
             lane_in.next.append(way.index)
+
+
+def _covered(edge: Edge, tunnel: tuple[float, float]) -> tuple[Float, Float]:
+    half = tunnel_half(edge)
+    corners = np.array([edge.at(tunnel[0], -half), edge.at(tunnel[1], half)])
+    return corners.min(0), corners.max(0)
 
 
 def _street(rng: np.random.Generator) -> Street:

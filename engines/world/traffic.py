@@ -8,17 +8,14 @@ from typing import Final
 
 import numpy as np
 
-from engines.world import shapes
+from engines.world import people, shapes, vehicles
 from engines.world.actors import Actor, Vehicle, Walker
 from engines.world.ground import parking_spans
+from engines.world.lights import STEP_S, WALK_S, Lights
 from engines.world.scenario import Scenario, stream
 from engines.world.town import LANE_M, LEFT_TURN, PARKING_M, RIGHT_TURN, STRAIGHT, Lane, Town
 from engines.world.walkways import Walkways
 
-STEP_S: Final = 0.1
-_GREEN_S: Final = 7.0
-_CLEARANCE_S: Final = 3.0
-_WALK_S: Final = 7.0
 _LOOK_AHEAD_M: Final = 55.0
 _CROWD: Final = 7
 _WALKER_AHEAD_M: Final = 12.0
@@ -42,50 +39,16 @@ _LOOKS: Final = {"car": 60, "truck": 14, "bus": 8, "motorcycle": 12, "bicycle": 
 def _catalogue(seed: int, scenario: Scenario) -> dict[str, list[shapes.Look]]:
     """So many different ones of each kind there are in a town."""
     makers: dict[str, Callable[[np.random.Generator], shapes.Shape]] = {
-        "car": shapes.car,
-        "truck": shapes.truck,
-        "bus": shapes.bus,
-        "motorcycle": shapes.motorcycle,
-        "bicycle": shapes.bicycle,
-        "pedestrian": partial(shapes.pedestrian, umbrellas=scenario.weather == "rain"),
+        "car": vehicles.car,
+        "truck": vehicles.truck,
+        "bus": vehicles.bus,
+        "motorcycle": people.motorcycle,
+        "bicycle": people.bicycle,
+        "pedestrian": partial(people.pedestrian, umbrellas=scenario.weather == "rain"),
     }
     return {
         kind: [shapes.Look(make, stream(seed, kind, i)) for i in range(_LOOKS[kind])] for kind, make in makers.items()
     }
-
-
-class Lights:
-    """The lights of one junction: one approach at a time, then everybody on foot."""
-
-    def __init__(self, approaches: int, rng: np.random.Generator) -> None:
-        self.approaches = approaches
-        self.phase = int(rng.integers(approaches + 1))
-        self.age_s = float(rng.uniform(0, _GREEN_S))
-
-    def step(self, wanted: int | None) -> None:
-        """Advance; an approach that is `wanted` (the ego vehicle's) gets its turn early."""
-        self.age_s += STEP_S
-        green = _WALK_S if self.phase == self.approaches else _GREEN_S
-        if wanted is not None and self.age_s < green:
-            if self.phase == wanted:
-                self.age_s = min(self.age_s, green - 3.0)
-            elif self.phase != self.approaches and self.age_s > 2.0:
-                self.age_s = green
-        if self.age_s >= green + _CLEARANCE_S:
-            self.age_s = 0.0
-            self.phase = (self.phase + 1) % (self.approaches + 1) if wanted is None else wanted
-
-    def colour(self, approach: int) -> str:
-        """What an approach sees."""
-        if self.approaches < 3:
-            return "green"
-        if self.phase != approach:
-            return "red"
-        return "green" if self.age_s < _GREEN_S else "amber" if self.age_s < _GREEN_S + 1.8 else "red"
-
-    def walk(self) -> bool:
-        """Whether those on foot may set out."""
-        return self.phase == self.approaches and self.age_s < _WALK_S - 2.0
 
 
 class Traffic:
@@ -230,7 +193,7 @@ class Traffic:
         crossing = next(i for i, c in enumerate(ways.crossings) if c == (lane.junction, lane.edge))
         ends = [node for node, links in enumerate(ways.links) if any(index == crossing for _, index in links)]
         lights = self.lights[lane.junction]
-        lights.phase, lights.age_s = lights.approaches, _WALK_S - 0.8
+        lights.phase, lights.age_s = lights.approaches, WALK_S - 0.8
         for i in range(_CROWD):
             node, target = ends if i % 2 else ends[::-1]
             offset = rng.uniform(-1.1, 1.1, 2)

@@ -6,20 +6,22 @@ from typing import Final
 
 import numpy as np
 
-from engines.world import ground, light, mesh, raster, scenery, sky
+from engines.world import furniture, ground, light, mesh, raster, scenery, sky
 from engines.world.actors import Actor, Vehicle
 from engines.world.lidar import RANGE_M, Lidar
+from engines.world.lights import STEP_S
 from engines.world.raster import Pose, Surface
-from engines.world.render import Eye, Scene, draw, prepare
+from engines.world.render import draw
 from engines.world.rig import BASE_FROM_LIDAR, surround_rig
 from engines.world.scenario import SCENARIOS, stream
 from engines.world.sensor import Sensor
 from engines.world.town import Town
-from engines.world.traffic import STEP_S, Traffic
+from engines.world.traffic import Traffic
 from engines.world.truth import Standing, View, observe
+from engines.world.view import Eye, Scene, prepare
 from perception.errors import ConfigError
 from perception.geometry import rotation_about_z
-from perception.messages import Camera, Float, PointCloud, Rig, Transform, Truth
+from perception.messages import Camera, Float, Float32, PointCloud, Rig, Transform, Truth
 
 _SEEN_M: Final = 110.0
 _TRUTH_M: Final = 80.0
@@ -59,7 +61,7 @@ class World:
         self._traffic = Traffic(self._town, seed, self.scenario)
         self._signals = still.signals
         self._signal_surfaces = {
-            state: raster.surface(scenery.signal_mesh(state)) for state in ("red", "amber", "green")
+            state: raster.surface(furniture.signal_mesh(state)) for state in ("red", "amber", "green")
         }
         self._eyes: dict[tuple[str, int], Eye] = {}
         self._sensors = {name: Sensor(name, seed, self.scenario, lighting.light) for name in self.rig}
@@ -246,7 +248,9 @@ def _light_up(standing: Surface, lighting: light.Lighting) -> None:
         standing.emission[lamps & inside] = 2.2
 
 
-def _shrunk(radiance: np.ndarray, factor: int) -> np.ndarray:
+def _shrunk(radiance: Float32, factor: int) -> Float32:
+    """The mean of each pixel's samples; what is far too bright counts as bright, or a lamp would outshine its edges."""
     channels, height, width = radiance.shape
     limited = np.minimum(radiance, 4.0)
-    return limited.reshape(channels, height // factor, factor, width // factor, factor).mean((2, 4), dtype=np.float32)
+    samples = limited.reshape(channels, height // factor, factor, width // factor, factor)
+    return np.asarray(samples.mean((2, 4), dtype=np.float32))
