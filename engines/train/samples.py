@@ -11,7 +11,7 @@ import numpy as np
 from perception.messages import Float32, Image, Int32
 
 _PAD: Final = (114, 114, 114)
-_LEAST_HEIGHT_PX: Final = 5.0
+_LEAST_HEIGHT_PX: Final = 7.5  # smaller ones line every horizon, and would be most of what is learned
 _LEAST_INSIDE: Final = 0.3
 
 
