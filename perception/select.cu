@@ -2,7 +2,7 @@
 //
 // Which rows are taken, and their order, follow from the keys alone, never from which thread came first.
 
-static const int MOST_THREADS = 1024;
+constexpr int MOST_THREADS = 1024;
 
 // The key of the limit-th best, and how many of those that have this very key are taken; all threads get the same.
 struct Least {

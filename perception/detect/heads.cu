@@ -7,7 +7,7 @@
 
 #include "candidate.cuh"
 
-static const int NOT_MAPPED = -1;
+constexpr int NOT_MAPPED = -1;
 
 struct Best {
     int index;
@@ -142,10 +142,10 @@ struct Attributes {
     float alpha;
 };
 
-static const int STOCK_CLASSES = 6, STOCK_REGRESSION = 13;
-static const float LARGEST_LOG = 6.0f, EDGE_UNIT_PX = 8.0f, DEPTH_FOCAL = 10.0f, CELL_PX = 4.0f;
-static const float STD_OF_LAPLACE = 1.41421356237f;
-static const float LARGEST_FLOAT = 3.402823466e38f;
+constexpr int STOCK_CLASSES = 6, STOCK_REGRESSION = 13;
+constexpr float LARGEST_LOG = 6.0f, EDGE_UNIT_PX = 8.0f, DEPTH_FOCAL = 10.0f, CELL_PX = 4.0f;
+constexpr float STD_OF_LAPLACE = 1.41421356237f;
+constexpr float LARGEST_FLOAT = 3.402823466e38f;
 
 static __device__ float finite_of(float value) {
     return value != value ? 0.0f : fminf(fmaxf(value, -LARGEST_FLOAT), LARGEST_FLOAT);

@@ -8,8 +8,8 @@
 
 typedef unsigned long long Word;
 
-static const int WORD_BITS = 64;
-static const int MOST_WORDS = 256;  // so the limit is at most 16384
+constexpr int WORD_BITS = 64;
+constexpr int MOST_WORDS = 256;  // so the limit is at most 16384
 
 // Keys that order by score; 0 for what has no finite, positive area or no finite score, and beyond the count.
 //

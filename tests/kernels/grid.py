@@ -47,13 +47,16 @@ def blocks(count: int, threads: int) -> int:
 
 
 class Buffer(np.ndarray[Any, Any]):
-    """An array full of rubbish, between guards that `Grid.launch` finds damaged by a write out of bounds."""
+    """An array, or part of one, in `memory` with guards at its ends."""
 
-    memory: NDArray[np.uint8]
+    memory: NDArray[np.uint8] | None
+
+    def __array_finalize__(self, source: NDArray[Any] | None) -> None:
+        self.memory = getattr(source, "memory", None)
 
 
 def buffer(count: int, dtype: Any) -> Buffer:
-    """Make a buffer; its slices and views are plain arrays to `Grid.launch`."""
+    """An array full of rubbish, between guards that `Grid.launch` finds damaged by a write out of bounds."""
     size = count * np.dtype(dtype).itemsize
     memory = np.full(_GUARD + size + _GUARD, _RUBBISH, np.uint8)
     made: Buffer = memory[_GUARD : _GUARD + size].view(dtype).view(Buffer)

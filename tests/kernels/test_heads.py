@@ -14,7 +14,8 @@ from perception.detect.heads import EndToEndHead, Order, YoloV5Head, YoloV8Head,
 from perception.detect.heads import grid as anchor_grid
 from perception.detect.stock import SIZE_MEANS, StockHead
 from perception.messages import Candidates, Float32, Int32
-from tests.kernels.grid import Grid, blocks, buffer
+from tests.kernels import stages
+from tests.kernels.grid import Grid
 
 LABEL_OF: Final = np.array([-1, 0, 5, -1, 2, 0], np.int32)
 CLASSES: Final = len(LABEL_OF)
@@ -34,24 +35,10 @@ def noise(seed: int, shape: tuple[int, ...], wildness: float) -> Float32:
     return np.where(rng.random(shape) < wildness, rng.choice(SPECIAL, shape), values).astype(np.float32)
 
 
-def decode(
-    grid: Grid, kernel: str, args: Sequence[Any], *, images: int, rows: int, limit: int, tables: Sequence[Any] = ()
-) -> list[tuple[NDArray[Any], ...]]:
-    """Decode, select and gather: the candidates of each image, and the rows of the other tables that go with them."""
-    found = [buffer(images * rows, dtype) for dtype in (kernels.CANDIDATE, *tables)]
-    keys = buffer(images * rows, np.uint32)
-    grid.launch(kernel, (blocks(rows, 64), images, 1), (64, 1, 1), *args, *found, keys)
-    selected, count = buffer(images * limit, np.int32), buffer(images, np.int32)
-    grid.launch("select_best", (images, 1, 1), (96, 1, 1), keys, np.int32(rows), np.int32(limit), selected, count)
-    taken = []
-    for table in found:
-        words = table.itemsize // 4
-        chosen = buffer(images * limit, table.dtype)
-        dims = (blocks(limit * words, 64), images, 1)
-        sizes = np.int32(rows), np.int32(words)
-        grid.launch("take", dims, (64, 1, 1), table, *sizes, selected, count, np.int32(limit), chosen)
-        taken.append(chosen.reshape(images, limit))
-    return [tuple(table[image, : count[image]] for table in taken) for image in range(images)]
+def decode(grid: Grid, kernel: str, args: Sequence[Any], **sizes: Any) -> list[tuple[NDArray[Any], ...]]:
+    """By image, its candidates and the rows of other tables that go with them."""
+    tables, count = stages.decode(grid, kernel, args, **sizes)
+    return [tuple(table[image, :found] for table in tables) for image, found in enumerate(count)]
 
 
 def assert_equal(got: NDArray[Any], expected: Candidates, *, exact: bool = True) -> None:
@@ -213,10 +200,7 @@ def test_stock_keeps_the_best_thousand(grid: Grid, levels: int) -> None:
 )
 def test_selection(grid: Grid, keys: list[int], limit: int, threads: int) -> None:
     given = np.array([*keys, 0], np.uint32)
-    selected, count = buffer(limit, np.int32), buffer(1, np.int32)
-    grid.launch(
-        "select_best", (1, 1, 1), (threads, 1, 1), given, np.int32(len(given)), np.int32(limit), selected, count
-    )
+    selected, count = stages.select(grid, given[None], limit, (threads, 1, 1))
 
     best = np.argsort(-given.astype(np.int64), kind="stable")[:limit]
-    assert selected[: count[0]].tolist() == sorted(row for row in best if given[row])
+    assert selected[0, : count[0]].tolist() == sorted(row for row in best if given[row])

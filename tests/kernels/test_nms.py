@@ -14,7 +14,8 @@ from perception import kernels
 from perception.config import NmsConfig
 from perception.messages import Candidates
 from perception.nms.numpy import NumpyNms
-from tests.kernels.grid import Grid, blocks, buffer
+from tests.kernels import stages
+from tests.kernels.grid import Grid, buffer
 
 STORED: Final = np.load(Path(__file__).parent.parent / "nms" / "batched_nms.npz")  # torchvision's answers
 SPECIAL: Final = np.array([np.nan, np.inf, -np.inf, -0.0, 1e-30, -3e38, 3e38], np.float32)
@@ -33,39 +34,15 @@ def numpy_nms(given: NDArray[Any], config: NmsConfig) -> NDArray[Any]:
 
 
 def kernel_nms(grid: Grid, images: Sequence[NDArray[Any]], config: NmsConfig) -> list[NDArray[Any]]:
-    """All images at once; lists are longer than what is in them, and rubbish behind it."""
-    capacity, limit, most = max(map(len, images)) + 3, config.max_candidates, config.max_detections
-    cameras, words, threads = len(images), blocks(limit, 64), (64, 1, 1)
-    candidates, count = buffer(cameras * capacity, kernels.CANDIDATE), np.array([len(i) for i in images], np.int32)
-    for row, image in zip(candidates.reshape(cameras, capacity), images, strict=True):
+    """All images at once; the lists are longer than what is in them, with rubbish behind it."""
+    capacity = max(map(len, images)) + 3
+    candidates = buffer(len(images) * capacity, kernels.CANDIDATE).reshape(len(images), capacity)
+    count = np.array([len(image) for image in images], np.int32)
+    for row, image in zip(candidates, images, strict=True):
         row[: len(image)] = image
-    keys = buffer(cameras * capacity, np.uint32)
-    selected, ordered_count = buffer(cameras * limit, np.int32), buffer(cameras, np.int32)
-    ordered, origins = buffer(cameras * limit, kernels.CANDIDATE), buffer(cameras * limit, np.int32)
-    overlaps = buffer(cameras * limit * words, np.uint64)
-    kept, kept_count = buffer(cameras * most, np.int32), buffer(cameras, np.int32)
-    result = buffer(cameras * most, kernels.CANDIDATE)
-
-    n, m, k = np.int32(capacity), np.int32(limit), np.int32(most)
-    iou_threshold = at_most(config.iou_threshold)
-    grid.launch("nms_keys", (blocks(capacity, 64), cameras, 1), threads, candidates, count, n, keys)
-    grid.launch("select_best", (cameras, 1, 1), (96, 1, 1), keys, n, m, selected, ordered_count)
-    grid.launch(
-        "nms_order", (words, cameras, 1), threads, candidates, keys, n, selected, ordered_count, m, ordered, origins
-    )
-    grid.launch("nms_overlaps", (words, words, cameras), threads, ordered, ordered_count, m, iou_threshold, overlaps)
-    grid.launch("nms_keep", (cameras, 1, 1), (32, 1, 1), origins, ordered_count, m, overlaps, k, kept, kept_count)
-    record_words = np.int32(kernels.CANDIDATE.itemsize // 4)
-    dims = (blocks(most * int(record_words), 64), cameras, 1)
-    grid.launch("take", dims, threads, candidates, n, record_words, kept, kept_count, k, result)
-    rows = result.reshape(cameras, most)
-    return [np.array(row[:found]) for row, found in zip(rows, kept_count, strict=True)]
-
-
-def at_most(value: float) -> np.float32:
-    rounded = np.float32(value)
-    below: np.float32 = np.nextafter(rounded, np.float32(0))
-    return rounded if float(rounded) <= value else below
+    kept, kept_count = stages.suppress(grid, candidates, count, config)
+    taken = stages.take(grid, candidates, kept, kept_count)
+    return [np.array(row[:found]) for row, found in zip(taken, kept_count, strict=True)]
 
 
 def assert_same(grid: Grid, images: Sequence[NDArray[Any]], config: NmsConfig) -> None:
@@ -136,3 +113,9 @@ def test_crowd_over_many_words(grid: Grid) -> None:
     crowd = table(boxes, rng.uniform(0, 1, 900), rng.integers(0, 3, 900))
 
     assert_same(grid, [crowd, crowd[::-1]], NmsConfig(iou_threshold=0.3, max_candidates=800, max_detections=300))
+
+
+def test_both_zeros_tie(grid: Grid) -> None:
+    apart = table([[0, 0, 1, 1], [5, 5, 6, 6], [9, 9, 10, 10]], [-0.0, 0.0, -0.0], np.zeros(3))
+
+    assert_same(grid, [apart], NmsConfig())
