@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         help="decides the town, the traffic, the noise (default: %(default)s)",
     )
     add("--seconds", type=float, default=20.0, metavar="S", help="how long it is (default: %(default)s)")
+    add("--jpeg-quality", type=int, default=drive.QUALITY, metavar="Q", help="1 to 100 (default: %(default)s)")
     add("--out", type=Path, metavar="FILE", help="the .mcap file to write")
     add("--force", action="store_true", help="replace the file if it exists")
     add("--list", action="store_true", help="list the scenarios, and stop")
@@ -70,6 +71,8 @@ def _make(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--seconds {arguments.seconds:g}: expected more than 0, and at most {_LONGEST_S:g}")
     if not 0 <= arguments.seed < _SEEDS:
         raise ConfigError(f"--seed {arguments.seed}: expected 0 to {_SEEDS - 1}")
+    if not 1 <= arguments.jpeg_quality <= 100:
+        raise ConfigError(f"--jpeg-quality {arguments.jpeg_quality}: expected 1 to 100")
     if path.exists() and not arguments.force:
         raise OutputError(f"{path}: exists; --force replaces it")
     console = Console(stderr=True)
@@ -82,7 +85,13 @@ def _make(arguments: argparse.Namespace) -> int:
     )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=drive.ticks(arguments.seconds))
-        drive.record(world, path, arguments.seconds, progress=lambda done: progress.update(task, completed=done))
+        drive.record(
+            world,
+            path,
+            arguments.seconds,
+            quality=arguments.jpeg_quality,
+            progress=lambda done: progress.update(task, completed=done),
+        )
     print(
         f"{path}: {drive.ticks(arguments.seconds)} ticks, {len(world.rig)} cameras, {path.stat().st_size / 1e6:.1f} MB"
     )

@@ -57,7 +57,7 @@ _STAGGER_MS: Final = {
 """Cameras fire as the LiDAR sweeps past them, roughly."""
 _JITTER_MS: Final = 0.12
 _STATIC_EVERY: Final = 10
-_QUALITY: Final = 72
+QUALITY: Final = 80
 _OVERSAMPLE: Final = 2
 _GRAIN_M: Final = 1 / 128
 """LiDAR coordinates are rounded to this, which compresses and is less than its noise."""
@@ -77,7 +77,7 @@ def record(
     seconds: float,
     *,
     oversample: int = _OVERSAMPLE,
-    quality: int = _QUALITY,
+    quality: int = QUALITY,
     progress: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Drive `world` from its start for `seconds` and write it to `path`, whole or not at all.

@@ -29,9 +29,8 @@ def park(parts: list[Mesh], low: Float, high: Float, town: Town, rng: np.random.
     hedge = LEAF[2] * 0.7
     pieces = [x for x in np.arange(low[0] + 3.5, high[0] - 3, 4.0) if abs(x - middle[0]) > 4]
     for y in (low[1] + 0.4, high[1] - 0.4):
-        for x in pieces:
-            if not town.built_over(x, y):
-                parts.append(box((4.02, 0.7, 0.9), (x, y, 0.45), hedge, LEAVES, (1.0, 0.85)))
+        places = [(x, y, 0.45) for x in pieces if not town.built_over(x, y)]
+        parts += [box((4.02, 0.7, 0.9), place, hedge, LEAVES, (1.0, 0.85)) for place in places]
 
 
 def _bush(parts: list[Mesh], x: float, y: float, rng: np.random.Generator) -> None:

@@ -239,21 +239,20 @@ class _Canvas:
             np.clip(np.round(p * PX_PER_M), 0, self.image.shape[1::-1]).astype(int) for p in (low, high)
         )
         part = self.image[y0:y1, x0:x1]
-        mask = np.full(part.shape[:2], 255, np.uint8)
         r = round(radius * PX_PER_M)
-        if r > 0:
-            yy, xx = np.mgrid[:r, :r]
-            cut = np.hypot(xx - r + 0.5, yy - r + 0.5) > r
-            mask[:r, :r][cut] = mask[:r, -r:][cut[:, ::-1]] = mask[-r:, :r][cut[::-1]] = mask[-r:, -r:][
-                cut[::-1, ::-1]
-            ] = 0
+        corners = [part[:r, :r], part[:r, -r:], part[-r:, :r], part[-r:, -r:]] if r > 0 else []
+        before = [corner.copy() for corner in corners]
         if isinstance(fill, tuple):
-            part[mask > 0] = fill
-            return
-        for y in range(0, part.shape[0], _TILE):
-            for x in range(0, part.shape[1], _TILE):
-                piece = part[y : y + _TILE, x : x + _TILE]
-                cv2.copyTo(fill[: piece.shape[0], : piece.shape[1]], mask[y : y + _TILE, x : x + _TILE], piece)
+            part[:] = fill
+        else:
+            for y in range(0, part.shape[0], _TILE):
+                for x in range(0, part.shape[1], _TILE):
+                    piece = part[y : y + _TILE, x : x + _TILE]
+                    piece[:] = fill[: piece.shape[0], : piece.shape[1]]
+        yy, xx = np.mgrid[:r, :r]
+        cut = np.hypot(xx - r + 0.5, yy - r + 0.5) > r
+        for corner, kept, beyond in zip(corners, before, (cut, cut[:, ::-1], cut[::-1], cut[::-1, ::-1]), strict=False):
+            corner[beyond] = kept[beyond]
 
     def _px(self, points: Float) -> np.ndarray:
         return np.round((points * PX_PER_M - 0.5) * (1 << _SHIFT)).astype(np.int32)

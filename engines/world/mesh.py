@@ -106,8 +106,13 @@ def hull_of_rings(
 
 def _outward(triangles: Float) -> Float:
     """The triangles of a convex solid, all wound to be seen from outside."""
-    normals = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
-    inward = np.einsum("ij,ij->i", normals, triangles.mean(1) - triangles.reshape(-1, 3).mean(0)) < 0
+    out = triangles.mean(1) - triangles.reshape(-1, 3).mean(0)
+    a, b = triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]
+    # The triple product, written out: np.cross takes ten times as long on so few.
+    volume = out[:, 0] * (a[:, 1] * b[:, 2] - a[:, 2] * b[:, 1])
+    volume += out[:, 1] * (a[:, 2] * b[:, 0] - a[:, 0] * b[:, 2])
+    volume += out[:, 2] * (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0])
+    inward = volume < 0
     triangles[inward] = triangles[inward][:, ::-1]
     return triangles
 
