@@ -59,7 +59,7 @@ _JITTER_MS: Final = 0.12
 _STATIC_EVERY: Final = 10
 QUALITY: Final = 80
 _OVERSAMPLE: Final = 2
-_GRAIN_M: Final = 1 / 128
+_GRAIN_M: Final = 1 / 64
 """LiDAR coordinates are rounded to this, which compresses and is less than its noise."""
 
 

@@ -7,11 +7,15 @@ from typing import Final
 import cv2
 import numpy as np
 
+from engines.world import motion
 from engines.world.light import Light
 from engines.world.scenario import Scenario, stream
 from perception.messages import Float32, Image
 
 _LAG_S: Final = 0.55
+_SHUTTER_S: Final = 0.0014
+"""How long the shutter is open on a bright day; beyond the longest, amplification has to do."""
+_LONGEST_SHUTTER_S: Final = 0.012
 _STEPS: Final = 65536
 _WHITE: Final = 4.0
 
@@ -39,8 +43,11 @@ class Sensor:
         self._noise: Image | None = None
         self._drops = _drops(self._rng) if scenario.weather == "rain" else []
 
-    def expose(self, light: Float32, time_s: float) -> Image:
-        """An image (H, W, 3) uint8 BGR of light (3, H, W) float32 that fell at `time_s`."""
+    def expose(self, light: Float32, flow: Float32, time_s: float) -> Image:
+        """An image (H, W, 3) uint8 BGR of light (3, H, W) float32 that fell around `time_s` and moved by `flow`.
+
+        `flow` (2, H, W) is in pixels per second; the shutter is open the longer the darker it is.
+        """
         picture = np.asarray(cv2.merge(list(light)), np.float32)
         gain = self._meter(picture, time_s)
         picture *= np.float32(gain)
@@ -48,6 +55,7 @@ class Sensor:
         picture *= np.float32((_STEPS - 1) / _WHITE)
         levels = np.minimum(picture, _STEPS - 1, out=picture).astype(np.uint16)
         image = np.asarray(cv2.LUT(levels, _CURVE), np.uint8)
+        image = motion.blur(image, flow * np.float32(min(_SHUTTER_S * gain, _LONGEST_SHUTTER_S)))
         if self._scenario.weather == "rain":
             image = self._rain(image)
         return self._noisy(image, gain)

@@ -9,6 +9,7 @@ import numpy as np
 
 from engines.world import raster
 from engines.world.raster import Lens, Pose
+from engines.world.view import prepare_lens
 from perception.geometry import rotation_about_z
 from perception.messages import Camera, Float, Float32, Image, Int32
 
@@ -66,9 +67,8 @@ def observe(
     camera: Camera, pose: Pose, ego: tuple[float, float, float], actors: Sequence[Standing], owners: Int32
 ) -> Objects:
     """What a camera sees of the actors; `owners` (H, W) holds each pixel's actor, by its place in `actors` plus 1."""
-    scale = owners.shape[1] / camera.width
-    k = camera.intrinsics
-    lens = Lens(owners.shape[1], owners.shape[0], k[0, 0] * scale, k[0, 2] * scale, k[1, 2] * scale)
+    scale = owners.shape[1] // camera.width
+    lens = prepare_lens(camera, scale)
     counts = np.bincount(owners.ravel(), minlength=len(actors) + 1)
     rows = []
     for number in np.flatnonzero(counts[1:]).tolist():

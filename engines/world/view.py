@@ -44,16 +44,15 @@ class Eye:
     height_m: float
 
 
+def prepare_lens(camera: Camera, oversample: int) -> Lens:
+    """A camera's intrinsics, for so many samples along each side of a pixel."""
+    k = camera.intrinsics * oversample
+    return Lens(camera.width * oversample, camera.height * oversample, k[0, 0], k[0, 2], k[1, 2])
+
+
 def prepare(camera: Camera, oversample: int) -> Eye:
     """Prepare a camera; with so many samples along each side of a pixel."""
-    k = camera.intrinsics
-    lens = Lens(
-        camera.width * oversample,
-        camera.height * oversample,
-        k[0, 0] * oversample,
-        k[0, 2] * oversample,
-        k[1, 2] * oversample,
-    )
+    lens = prepare_lens(camera, oversample)
     v, u = np.mgrid[: lens.height, : lens.width] + 0.5
     optical = np.stack([(u - lens.cx) / lens.focal, (v - lens.cy) / lens.focal, np.ones_like(u)])
     rays = np.einsum("ij,jhw->ihw", camera.base_from_camera.rotation, optical)

@@ -10,15 +10,16 @@ from engines.world import furniture, ground, light, mesh, raster, scenery, sky
 from engines.world.actors import Actor, Vehicle
 from engines.world.lidar import RANGE_M, Lidar
 from engines.world.lights import STEP_S
+from engines.world.motion import flow
 from engines.world.raster import Pose, Surface
-from engines.world.render import draw
+from engines.world.render import Buffers, draw
 from engines.world.rig import BASE_FROM_LIDAR, surround_rig
 from engines.world.scenario import SCENARIOS, stream
 from engines.world.sensor import Sensor
 from engines.world.town import Town
 from engines.world.traffic import Traffic
 from engines.world.truth import Standing, View, observe
-from engines.world.view import Eye, Scene, prepare
+from engines.world.view import Eye, Scene, prepare, prepare_lens
 from perception.errors import ConfigError
 from perception.geometry import rotation_about_z
 from perception.messages import Camera, Float, Float32, PointCloud, Rig, Transform, Truth
@@ -112,7 +113,7 @@ class World:
         )
         if oversample > 1:
             radiance = _shrunk(radiance, oversample)
-        image = self._sensors[camera].expose(radiance, self.time_s)
+        image = self._sensors[camera].expose(radiance, self._flow(mounted, pose, seen, buffers), self.time_s)
         standing = [self._standing(a, s, pose) for a, s in zip(seen, surfaces, strict=True)]
         return View(image, observe(mounted, pose, ego, standing, buffers.owners))
 
@@ -149,6 +150,19 @@ class World:
         turn = rotation_about_z(ego[2])
         place = turn @ camera.base_from_camera.translation + np.array([ego[0], ego[1], 0.0])
         return Pose(turn @ camera.base_from_camera.rotation, place)
+
+    def _flow(self, camera: Camera, pose: Pose, seen: list[Actor], buffers: Buffers) -> Float32:
+        """How the image moves, for it and the actors do."""
+        ego = self._traffic.ego
+        yaw, later = ego.place(0.0)[2], ego.place(0.5)[2]
+        yaw_rate = (later - yaw) / 0.5 * ego.speed
+        arm = pose.place[:2] - ego.pose(self._ahead_s)[:2]
+        own = ego.speed * np.array([np.cos(yaw), np.sin(yaw)]) + yaw_rate * np.array([-arm[1], arm[0]])
+        moving = np.array([[0.0, 0.0], *(a.speed * np.array([np.cos(a.yaw), np.sin(a.yaw)]) for a in seen)]) - own
+        in_camera = np.c_[moving, np.zeros(len(moving))] @ pose.rotation
+        step = buffers.depth.shape[1] // camera.width
+        lens = prepare_lens(camera, 1)
+        return flow(lens, buffers.depth[::step, ::step], buffers.owners[::step, ::step], in_camera[:, [0, 2]], yaw_rate)
 
     def _near(self, ego: tuple[float, float, float], reach_m: float) -> list[Actor]:
         return [a for a in self._traffic.actors if (a.x - ego[0]) ** 2 + (a.y - ego[1]) ** 2 < reach_m**2]
