@@ -75,6 +75,7 @@ def build(config: Config, rig: Rig, clock: Clock) -> Backend:
 
     from perception.channel import WorkerChannel
     from perception.detect import recognise
+    from perception.detect.manifest import read_manifest
     from perception.nms.numpy import NumpyNms
     from perception.preprocess.opencv import OpenCvPreprocessor
 
@@ -108,7 +109,9 @@ def build(config: Config, rig: Rig, clock: Clock) -> Backend:
         detector.close()
 
     _warm_up(channels, rig)
-    return Backend(channels, needed, threads, (*detector.notes, *head_notes), close)
+    described = read_manifest(detector.model.path)
+    provenance = () if described is None else (described.line(),)
+    return Backend(channels, needed, threads, (*detector.notes, *head_notes, *provenance), close)
 
 
 def load_detector(config: Config, threads: int, cameras: int) -> Detector:
