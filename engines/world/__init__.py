@@ -34,6 +34,8 @@ What can be relied on:
 - ``World.sweep()``: a LiDAR sweep as a `perception.messages.PointCloud`.
 - Objects are of `perception.messages.CLASSES`: vans and pickups are cars; motorcycles and bicycles come with their
   riders, as one object; people on foot are pedestrians. Bicycles and motorcycles without a rider do not occur.
+- An image costs some 50 ms of one core at 640x384, half of that at 448x269, four times that with ``oversample=2``.
+  In worker processes call ``cv2.setNumThreads(1)``.
 - Boxes of objects that are wholly hidden or outside the image are left out; those with a visibility near 0 are for the
   trainer to ignore rather than to punish.
 """
