@@ -30,7 +30,7 @@ def test_the_bench_measures_pipeline_floor_and_script_on_the_same_frames(
 
 
 def test_nothing_to_replay_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--model", str(tmp_path / "m.onnx")]) == 2
+    assert main(["--model", str(tmp_path / "m.onnx"), "--set", "replay=null"]) == 2
     assert "--replay" in capsys.readouterr().err
 
 

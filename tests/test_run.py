@@ -149,9 +149,9 @@ def test_what_cannot_run_is_refused_in_one_line(  # noqa: PLR0917 (fixtures and 
 
 
 def test_nothing_to_replay_and_no_model_are_said(drive: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--config", "cpu.yaml"]) == EXIT_REFUSED
+    assert main(["--config", "cpu.yaml", "--set", "replay=null"]) == EXIT_REFUSED
     assert "--replay" in capsys.readouterr().err
-    assert main(["--config", "cpu.yaml", "--replay", str(drive)]) == EXIT_REFUSED
+    assert main(["--config", "cpu.yaml", "--replay", str(drive), "--set", "detector.model=null"]) == EXIT_REFUSED
     assert "--model" in capsys.readouterr().err
 
 
