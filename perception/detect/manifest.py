@@ -108,7 +108,8 @@ class Manifest(Section):
         else:
             figures = self.accuracy.map50
             verdict = f"mAP50 {_points(figures.int8)} (float {_points(figures.float32)})"
-        gaps = f", gaps: {'; '.join(self.calibration.allowed_gaps)}" if self.calibration.allowed_gaps else ""
+        count = len(self.calibration.allowed_gaps)
+        gaps = f", with {count} gap{'s' * (count > 1)} in its coverage" if count else ""
         return (
             f"INT8 from {self.source.name} ({self.source.sha256[:8]}), {self.method} over {self.calibration.frames} "
             f"frames of {len(self.calibration.drives)} drives{gaps}; {verdict}"

@@ -67,7 +67,7 @@ def test_an_allowed_gap_is_in_the_manifest(workshop: Path) -> None:
         "day + CAM_FRONT: 0 of 2 frames",
         "day + CAM_LEFT: 0 of 2 frames",
     )
-    assert "gaps: day + CAM_FRONT" in described.line()
+    assert "with 2 gaps in its coverage" in described.line()
 
 
 def test_from_recording_to_an_accepted_model(workshop: Path) -> None:
