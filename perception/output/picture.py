@@ -39,7 +39,7 @@ def arrange(aspects: Sequence[float], width: int, height: int) -> list[Panel]:
     """Rows of panels of one width, as large as they fit: each row's panels share its height, in their own aspects.
 
     `aspects` are width over height. Tried are a first row of any length, the rest in rows of about the same length: so
-    three become one large and two small, six become three rows of two.
+    three become one large and two small, six become three rows of two; what counts is the smallest panel.
     """
     best: list[Panel] = []
     for first in range(1, len(aspects) + 1):
@@ -47,7 +47,7 @@ def arrange(aspects: Sequence[float], width: int, height: int) -> list[Panel]:
         for rows in range(1 if rest else 0, rest + 1):
             lengths = [first, *(len(part) for part in np.array_split(np.arange(rest), rows or 1) if rest)]
             panels = _rows(aspects, lengths, width, height)
-            if not best or _area(panels) > _area(best):
+            if not best or _least_area(panels) > _least_area(best):
                 best = panels
     return best
 
@@ -68,8 +68,8 @@ def _rows(aspects: Sequence[float], lengths: Sequence[int], width: int, height: 
     return panels
 
 
-def _area(panels: Sequence[Panel]) -> int:
-    return sum(panel.width * panel.height for panel in panels)
+def _least_area(panels: Sequence[Panel]) -> int:
+    return min(panel.width * panel.height for panel in panels)
 
 
 class Picture:

@@ -191,7 +191,7 @@ def test_panels_fit_keep_their_aspect_and_do_not_overlap(shapes: list[float]) ->
     assert covered.max() == 1
 
 
-@pytest.mark.parametrize(("count", "rows"), [(1, [1]), (2, [1, 1]), (3, [1, 2]), (4, [1, 3]), (6, [2, 2, 2])])
+@pytest.mark.parametrize(("count", "rows"), [(1, [1]), (2, [1, 1]), (3, [1, 2]), (4, [2, 2]), (6, [2, 2, 2])])
 def test_what_is_large_is_chosen(count: int, rows: list[int]) -> None:
     panels = arrange([16 / 9] * count, 1314, 1028)
     heights = [panel.y for panel in panels]
