@@ -31,6 +31,7 @@ from perception.config import Config, NmsConfig, Section
 from perception.detect import manifest
 from perception.detect.manifest import Calibration, Count, FileHash, Golden, GoldenOutput, LeftOut, Manifest
 from perception.errors import OutputError, PerceptionError
+from perception.hashing import sha256
 from perception.messages import Float32
 
 _TOOLS: Final = ("numpy", "onnx", "onnxruntime", "opencv-python")
@@ -148,7 +149,7 @@ def file_hash(path: Path) -> FileHash:
     if path.is_dir():
         listing = "\n".join(f"{p.relative_to(path)} {p.stat().st_size}" for p in sorted(path.rglob("*")) if p.is_file())
         return FileHash(name=path.name, sha256=hashlib.sha256(listing.encode()).hexdigest())
-    return FileHash(name=path.name, sha256=manifest.sha256(path))
+    return FileHash(name=path.name, sha256=sha256(path))
 
 
 def _input_spec(model: Path, run_config: Config) -> Any:

@@ -30,6 +30,7 @@ from perception.config import NmsConfig, Section
 from perception.detect import manifest
 from perception.detect.manifest import Figures
 from perception.errors import DriveError, ModelError, PerceptionError
+from perception.hashing import sha256
 from perception.messages import Candidates
 
 EXIT_LOST_TOO_MUCH: Final = 1
@@ -109,7 +110,7 @@ def _validate(arguments: argparse.Namespace) -> int:
     if described is None:
         expected = manifest.manifest_path(arguments.int8).name
         raise ModelError(f"{arguments.int8}: no {expected} beside it; quantise it first")
-    if described.source.sha256 != manifest.sha256(arguments.model):
+    if described.source.sha256 != sha256(arguments.model):
         raise ModelError(f"{arguments.int8}: not made from {arguments.model} but from another {described.source.name}")
     console = Console()
     compared = _compare(arguments, limits.every, console)

@@ -118,6 +118,7 @@ def run(chosen: Config, config_name: str) -> int:
     with ExitStack() as resources:
         clock: Clock = SteppedClock() if chosen.pace == "stepped" else RealTimeReplayClock()
         drive = _open_drive(chosen)
+        _keep_apart(chosen)
         backend = backends.build(chosen, drive.rig, clock)
         resources.callback(backend.close)
         source = Replay(drive, clock, chosen.sync, threads=backend.threads, loop=chosen.loop, needed=backend.needed)
@@ -170,6 +171,13 @@ def _open_drive(chosen: Config) -> Drive:
             "nothing to replay: name a drive with --replay, an .mcap recording, a video file or a folder of images"
         )
     return open_drive(chosen.replay, chosen.rig)
+
+
+def _keep_apart(chosen: Config) -> None:
+    """Refuse to write over the very recording that is replayed."""
+    results = {(chosen.output.directory / name).resolve() for name in _RESULTS}
+    if chosen.replay is not None and chosen.replay.resolve() in results:
+        raise ConfigError(f"{chosen.replay}: is what this run would write over; name another directory with --out")
 
 
 def _recorders(chosen: Config, source: Source) -> list[Recorder]:

@@ -85,6 +85,16 @@ def test_what_was_recorded_replays_to_the_same_tracks(drive: Path, model: Path, 
     assert [tracks.stamp_ns for tracks in first] == [tracks.stamp_ns for tracks in second]
 
 
+def test_a_run_does_not_write_over_the_recording_it_replays(
+    drive: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recording = tmp_path / "recording.mcap"
+    recording.write_bytes(drive.read_bytes())
+    assert replay(recording, model, tmp_path, "--pace", "stepped") == EXIT_REFUSED
+    assert "--out" in capsys.readouterr().err
+    assert recording.read_bytes() == drive.read_bytes()
+
+
 def test_a_truncated_drive_is_processed_up_to_the_damage(
     drive: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final
@@ -14,6 +13,7 @@ from pydantic import Field, ValidationError
 
 from perception.config import Section
 from perception.errors import ModelError
+from perception.hashing import sha256
 
 _MAX_BYTES: Final = 10_000_000
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -152,15 +152,6 @@ def write_manifest(manifest: Manifest, model: Path) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     partial.replace(path)
-
-
-def sha256(path: Path) -> str:
-    """Of a file's content."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _points(fraction: float | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -17,6 +16,7 @@ from perception import __version__
 from perception.budget import Ledger, LedgerRow, Percentiles
 from perception.config import Config
 from perception.errors import ResultsError
+from perception.hashing import sha256
 from perception.messages import TickTimes
 from perception.output.files import write_whole
 
@@ -128,11 +128,7 @@ def _version(package: str) -> str | None:
 def _fingerprint(model: Path | None) -> dict[str, Any] | None:
     if model is None:
         return None
-    digest = hashlib.sha256()
-    with model.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return {"path": str(model.resolve()), "sha256": digest.hexdigest()}
+    return {"path": str(model.resolve()), "sha256": sha256(model)}
 
 
 def _drive(path: Path | None, rig: Path | None) -> dict[str, Any] | None:

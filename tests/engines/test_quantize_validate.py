@@ -12,6 +12,7 @@ from onnx import numpy_helper
 
 from engines import quantize, validate
 from perception.detect import manifest, openvino
+from perception.hashing import sha256
 from tests.drives import write_drive
 from tests.engines.onnx_models import write_quantisable_detector
 
@@ -49,7 +50,7 @@ def _spoil(workshop: Path) -> None:
     weights.CopyFrom(numpy_helper.from_array(np.zeros_like(numpy_helper.to_array(weights)), weights.name))
     onnx.save(model, path)
     described = json.loads(manifest.manifest_path(path).read_text())
-    described["model"]["sha256"] = manifest.sha256(path)
+    described["model"]["sha256"] = sha256(path)
     manifest.manifest_path(path).write_text(json.dumps(described))
 
 
@@ -93,7 +94,7 @@ def test_the_same_recording_gives_the_same_model(workshop: Path) -> None:
     hashes = []
     for _ in range(2):
         assert _quantize(workshop, "--tags", "light=day") == 0
-        hashes.append(manifest.sha256(workshop / "model.int8.onnx"))
+        hashes.append(sha256(workshop / "model.int8.onnx"))
     assert hashes[0] == hashes[1]
 
 
