@@ -262,6 +262,28 @@ class Track:
 
 
 @dataclass(frozen=True, slots=True)
+class Decision:
+    """What enforcement did to one tick, and what came of it: published with its tracks, recorded, and replayable.
+
+    `level` is the rung of the degradation ladder that the tick ran on, 0 for everything. `dropped` says that the frame
+    set came too old to be worked on: its tracks are all predicted. `skipped` names the cameras that the ladder left out
+    or whose channel had not drained yet, `late` those cut off. `deadline_met` is whether the deadline was still ahead
+    when the tracks were handed to the publishers, and `age_ns` how old their newest frame was then. In stepped replay
+    nothing is late and the age is 0.
+    """
+
+    level: int = 0
+    dropped: bool = False
+    skipped: tuple[str, ...] = ()
+    late: tuple[str, ...] = ()
+    deadline_met: bool = True
+    age_ns: int = 0
+
+
+UNDISTURBED: Final = Decision()
+
+
+@dataclass(frozen=True, slots=True)
 class TrackSet:
     """What the pipeline publishes each tick: the confirmed tracks, by ascending id."""
 
@@ -271,6 +293,7 @@ class TrackSet:
     missing: tuple[str, ...]
     tracks: tuple[Track, ...]
     map_from_base: Transform | None = None
+    decision: Decision = UNDISTURBED
 
 
 @dataclass(frozen=True, slots=True)

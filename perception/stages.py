@@ -76,11 +76,18 @@ class Nms(Protocol):
 class Channel(Protocol):
     """One camera's path: preprocess, detect, nms."""
 
+    def ready(self) -> bool:
+        """Whether it can take a frame: not while one that was cut off is still being worked on."""
+
     def submit(self, frame: Frame) -> None:
         """Start on a frame; returns at once."""
 
-    def collect(self) -> tuple[Detections, tuple[StageSpan, ...]]:
-        """Wait for the frame submitted last: its detections, and when each stage worked on it."""
+    def collect(self, until_ns: int | None = None) -> tuple[Detections, tuple[StageSpan, ...]] | None:
+        """Wait for the frame submitted last: its detections, and when each stage worked on it.
+
+        None when that is not there by `until_ns` on the monotonic clock: the frame is cut off, its result is discarded
+        when it comes, and the channel is not ready until then. Without `until_ns` it waits as long as it takes.
+        """
 
     def close(self) -> None:
         """Release what the channel holds."""

@@ -9,6 +9,8 @@ from typing import Final
 
 import numpy as np
 
+from perception.errors import ConfigError
+
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
@@ -16,7 +18,8 @@ class Scenario:
 
     `light` is day, low_sun, dusk or night; `weather` clear, rain or fog. With `tunnel` the route turns a corner
     and leads through one; with `crossing` people cross in front of the vehicle first. `vehicles` drive and
-    `pedestrians` walk in the whole town; `description` is for people.
+    `pedestrians` walk in the whole town; `mix` is how much of the traffic cars, trucks, buses, motorcycles and bicycles
+    make up, in this order; `description` is for people.
     """
 
     name: str
@@ -27,6 +30,7 @@ class Scenario:
     crossing: bool = False
     vehicles: int = 46
     pedestrians: int = 110
+    mix: tuple[float, float, float, float, float] = (0.60, 0.11, 0.09, 0.09, 0.11)
 
 
 SCENARIOS: Final = MappingProxyType(
@@ -46,6 +50,13 @@ SCENARIOS: Final = MappingProxyType(
     }
 )
 """The scenarios by name."""
+
+
+def named(name: str) -> Scenario:
+    """The scenario of this name. Raises `ConfigError` if there is none."""
+    if name not in SCENARIOS:
+        raise ConfigError(f"scenario {name!r} does not exist; there are: {', '.join(SCENARIOS)}")
+    return SCENARIOS[name]
 
 
 def stream(seed: int, *names: str | int) -> np.random.Generator:

@@ -24,12 +24,12 @@ _COMFORT: Final = 2.2
 _GAP_M: Final = 2.4
 _HEADWAY_S: Final = 1.2
 _KINDS: Final = (
-    # kind, part of the traffic, cruising speed, acceleration, metres to the right of the lane's middle
-    ("car", 0.60, (9.5, 13.0), 1.7, 0.0),
-    ("truck", 0.11, (8.5, 11.0), 1.0, 0.0),
-    ("bus", 0.09, (8.5, 11.0), 1.0, 0.0),
-    ("motorcycle", 0.09, (9.5, 13.0), 2.2, 0.2),
-    ("bicycle", 0.11, (4.2, 6.0), 0.8, 0.85),
+    # kind, in the order of Scenario.mix; cruising speed, acceleration, metres to the right of the lane's middle
+    ("car", (9.5, 13.0), 1.7, 0.0),
+    ("truck", (8.5, 11.0), 1.0, 0.0),
+    ("bus", (8.5, 11.0), 1.0, 0.0),
+    ("motorcycle", (9.5, 13.0), 2.2, 0.2),
+    ("bicycle", (4.2, 6.0), 0.8, 0.85),
 )
 
 
@@ -66,7 +66,7 @@ class Traffic:
         self.parked: list[Actor] = []
         self._next_id = 1
         self.ego = self._place_ego(scenario)
-        self._place_vehicles(stream(seed, "vehicles"), scenario.vehicles)
+        self._place_vehicles(stream(seed, "vehicles"), scenario)
         self._place_walkers(stream(seed, "walkers"), scenario)
         self._place_parked(stream(seed, "parked"))
         if scenario.crossing:
@@ -132,12 +132,11 @@ class Traffic:
         self._extend(ego)
         return ego
 
-    def _place_vehicles(self, rng: np.random.Generator, count: int) -> None:
+    def _place_vehicles(self, rng: np.random.Generator, scenario: Scenario) -> None:
         streets = [lane for lane in self.town.lanes if lane.turn == ""]
         weights = np.array([lane.path.length for lane in streets])
-        odds = np.array([kind[1] for kind in _KINDS])
-        for _ in range(count):
-            name, _, cruise, pull, right = _KINDS[int(rng.choice(len(_KINDS), p=odds))]
+        for _ in range(scenario.vehicles):
+            name, cruise, pull, right = _KINDS[int(rng.choice(len(_KINDS), p=scenario.mix))]
             look = self._pick(name, rng)
             for _ in range(8):
                 lane = streets[int(rng.choice(len(streets), p=weights / weights.sum()))]

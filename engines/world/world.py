@@ -14,7 +14,7 @@ from engines.world.motion import flow
 from engines.world.raster import Pose, Surface
 from engines.world.render import Buffers, draw
 from engines.world.rig import BASE_FROM_LIDAR, surround_rig
-from engines.world.scenario import SCENARIOS, stream
+from engines.world.scenario import Scenario, named, stream
 from engines.world.sensor import Sensor
 from engines.world.town import Town
 from engines.world.traffic import Traffic
@@ -31,15 +31,13 @@ _TRUTH_M: Final = 80.0
 class World:
     """A town, its traffic, and one vehicle that drives through it with sensors.
 
-    `seed` decides everything that chance decides, `scenario` is one of `SCENARIOS`, `rig` the cameras, undistorted; the
+    `seed` decides everything that chance decides, `scenario` is one of `SCENARIOS` or its name, `rig` the cameras, undistorted; the
     usual six when it is None. Raises `ConfigError` for a scenario that does not exist.
     """
 
-    def __init__(self, seed: int, scenario: str = "day", rig: Rig | None = None) -> None:
-        if scenario not in SCENARIOS:
-            raise ConfigError(f"scenario {scenario!r} does not exist; there are: {', '.join(SCENARIOS)}")
+    def __init__(self, seed: int, scenario: str | Scenario = "day", rig: Rig | None = None) -> None:
         self.seed = seed
-        self.scenario = SCENARIOS[scenario]
+        self.scenario = scenario if isinstance(scenario, Scenario) else named(scenario)
         self.rig = surround_rig() if rig is None else rig
         self.time_s = 0.0
         self._town = Town(seed, tunnel=self.scenario.tunnel)
