@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -56,7 +57,8 @@ def examples(shoots: Sequence[Shoot], cache: Path, processes: int, title: str) -
     cache.mkdir(parents=True, exist_ok=True)
     missing = [shoot for shoot in shoots if not (cache / shoot.file_name).is_file()]
     if missing:
-        with ProcessPoolExecutor(processes) as pool:
+        # Not forked: OpenCV's and PyTorch's threads do not survive that, and what they held stays locked.
+        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
             jobs = [pool.submit(_render_to, cache, shoot) for shoot in missing]
             for job in track(jobs, f"{title}: drawing"):
                 job.result()

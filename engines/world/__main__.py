@@ -22,6 +22,7 @@ from perception.errors import ConfigError, OutputError, PerceptionError
 EXIT_INTERRUPTED: Final = 1
 EXIT_REFUSED: Final = 2
 _LONGEST_S: Final = 600.0
+_FASTEST_HZ: Final = 100.0
 _SEEDS: Final = 2**32
 
 
@@ -54,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         help="decides the town, the traffic, the noise (default: %(default)s)",
     )
     add("--seconds", type=float, default=20.0, metavar="S", help="how long it is (default: %(default)s)")
+    add("--rate-hz", type=float, default=drive.RATE_HZ, metavar="HZ", help="ticks a second (default: %(default)s)")
     add("--jpeg-quality", type=int, default=drive.QUALITY, metavar="Q", help="1 to 100 (default: %(default)s)")
     add("--out", type=Path, metavar="FILE", help="the .mcap file to write")
     add("--force", action="store_true", help="replace the file if it exists")
@@ -69,6 +71,8 @@ def _make(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--out {path}: a drive is an .mcap file")
     if not 0 < arguments.seconds <= _LONGEST_S:
         raise ConfigError(f"--seconds {arguments.seconds:g}: expected more than 0, and at most {_LONGEST_S:g}")
+    if not 0 < arguments.rate_hz <= _FASTEST_HZ:
+        raise ConfigError(f"--rate-hz {arguments.rate_hz:g}: expected more than 0, and at most {_FASTEST_HZ:g}")
     if not 0 <= arguments.seed < _SEEDS:
         raise ConfigError(f"--seed {arguments.seed}: expected 0 to {_SEEDS - 1}")
     if not 1 <= arguments.jpeg_quality <= 100:
@@ -76,6 +80,7 @@ def _make(arguments: argparse.Namespace) -> int:
     if path.exists() and not arguments.force:
         raise OutputError(f"{path}: exists; --force replaces it")
     console = Console(stderr=True)
+    count = drive.ticks(arguments.seconds, arguments.rate_hz)
     world = World(arguments.seed, arguments.scenario)
     columns = (
         TextColumn(f"{world.scenario.name} {arguments.seed}"),
@@ -84,17 +89,16 @@ def _make(arguments: argparse.Namespace) -> int:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=drive.ticks(arguments.seconds))
+        task = progress.add_task("", total=count)
         drive.record(
             world,
             path,
             arguments.seconds,
+            rate_hz=arguments.rate_hz,
             quality=arguments.jpeg_quality,
             progress=lambda done: progress.update(task, completed=done),
         )
-    print(
-        f"{path}: {drive.ticks(arguments.seconds)} ticks, {len(world.rig)} cameras, {path.stat().st_size / 1e6:.1f} MB"
-    )
+    print(f"{path}: {count} ticks, {len(world.rig)} cameras, {path.stat().st_size / 1e6:.1f} MB")
     return 0
 
 

@@ -76,37 +76,45 @@ def record(
     path: Path,
     seconds: float,
     *,
+    rate_hz: float = RATE_HZ,
     oversample: int = _OVERSAMPLE,
     quality: int = QUALITY,
     progress: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Drive `world` from its start for `seconds` and write it to `path`, whole or not at all.
 
-    `quality` is that of the JPEG images, 0 to 100; `progress` is told how many ticks are done. Raises `OutputError`.
+    `rate_hz` ticks are taken a second: few of them show more of a town for the same number of images. `quality` is that
+    of the JPEG images, 0 to 100; `progress` is told how many ticks are done. Raises `OutputError`.
     """
     file = AtomicFile(path)
     try:
-        _record(world, file, seconds, oversample, quality, progress)
+        _record(world, file, ticks(seconds, rate_hz), rate_hz, oversample, quality, progress)
     except BaseException:
         file.partial.unlink(missing_ok=True)
         raise
 
 
-def ticks(seconds: float) -> int:
+def ticks(seconds: float, rate_hz: float = RATE_HZ) -> int:
     """How many frame sets a drive of this length has."""
-    return max(round(seconds * RATE_HZ), 1)
+    return max(round(seconds * rate_hz), 1)
 
 
 def _record(
-    world: World, file: AtomicFile, seconds: float, oversample: int, quality: int, progress: Callable[[int], None]
+    world: World,
+    file: AtomicFile,
+    count: int,
+    rate_hz: float,
+    oversample: int,
+    quality: int,
+    progress: Callable[[int], None],
 ) -> None:
     writer = Writer(file, compression=CompressionType.ZSTD)  # type: ignore[arg-type]
     writer.start(library="engines.world")
     channels = _Channels(writer)
     scenes: set[str] = set()
     jitter = stream(world.seed, "drive")
-    for tick in range(ticks(seconds)):
-        items = sorted(_tick(world, tick, jitter, oversample, quality), key=lambda item: item.stamp_ns)
+    for tick in range(count):
+        items = sorted(_tick(world, tick, rate_hz, jitter, oversample, quality), key=lambda item: item.stamp_ns)
         for item in items:
             channels.write(item, tick)
         scenes.add(world.tags["scene"])
@@ -118,9 +126,11 @@ def _record(
     file.close()
 
 
-def _tick(world: World, tick: int, jitter: np.random.Generator, oversample: int, quality: int) -> Iterator[Item]:
+def _tick(
+    world: World, tick: int, rate_hz: float, jitter: np.random.Generator, oversample: int, quality: int
+) -> Iterator[Item]:
     """All messages of one tick; the LiDAR, the truth and the tags bear its stamp, images their own captures."""
-    tick_s = _FIRST_S + tick / RATE_HZ
+    tick_s = _FIRST_S + tick / rate_hz
     offsets = {name: (_STAGGER_MS.get(name, 0.0) + float(jitter.normal(0, _JITTER_MS))) * 1e-3 for name in world.rig}
     before = sorted((name for name in world.rig if offsets[name] < 0), key=offsets.__getitem__)
     after = sorted((name for name in world.rig if offsets[name] >= 0), key=offsets.__getitem__)
@@ -153,7 +163,7 @@ def _tick(world: World, tick: int, jitter: np.random.Generator, oversample: int,
     yield Item("/tags", stamp, dict(world.tags))
     for name in after:
         yield from capture(name)
-    yield Item("/markers/annotations", stamp, _scene(truth, stamp, best))
+    yield Item("/markers/annotations", stamp, _scene(truth, stamp, best, rate_hz))
 
 
 def _stamp(world: World) -> int:
@@ -228,13 +238,13 @@ def _cloud(stamp_ns: int, points: Float32) -> PointCloud:
     return message
 
 
-def _scene(truth: Truth, stamp_ns: int, best: dict[int, float]) -> SceneUpdate:
+def _scene(truth: Truth, stamp_ns: int, best: dict[int, float], rate_hz: float) -> SceneUpdate:
     update = SceneUpdate()
     stamp = foxglove.timestamp(stamp_ns)
     for i, name in enumerate(truth.ids):
         label = int(truth.labels[i])
         entity = update.entities.add(timestamp=stamp, frame_id=foxglove.BASE, id=name)
-        entity.lifetime.FromMilliseconds(round(1500 / RATE_HZ))
+        entity.lifetime.FromMilliseconds(round(1500 / rate_hz))
         facts = {"category": CLASSES[label], "visibility": f"{best.get(int(name), 0.0):.2f}"}
         entity.metadata.extend(KeyValuePair(key=key, value=value) for key, value in facts.items())
         cube = CubePrimitive(color=_colour(label, 0.35))

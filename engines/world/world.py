@@ -31,8 +31,8 @@ _TRUTH_M: Final = 80.0
 class World:
     """A town, its traffic, and one vehicle that drives through it with sensors.
 
-    `seed` decides everything that chance decides, `scenario` is one of `SCENARIOS` or its name, `rig` the cameras, undistorted; the
-    usual six when it is None. Raises `ConfigError` for a scenario that does not exist.
+    `seed` decides everything that chance decides, `scenario` is one of `SCENARIOS` or its name, `rig` the
+    cameras, undistorted; the usual six when it is None. Raises `ConfigError` for a scenario that does not exist.
     """
 
     def __init__(self, seed: int, scenario: str | Scenario = "day", rig: Rig | None = None) -> None:
