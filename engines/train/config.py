@@ -16,11 +16,11 @@ class TrainConfig(Section):
     """How the stock detector is trained."""
 
     input_size: tuple[Side, Side] = Field((448, 256), description="width and height in pixels")
-    shoots: Count = Field(72, description="towns that are learned from; the scenarios take turns")
-    ticks: Count = Field(30, description="moments per town, each seen by all cameras")
+    shoots: Count = Field(190, description="towns that are learned from; the scenarios take turns")
+    ticks: Count = Field(20, description="moments per town, each seen by all cameras")
     validate_shoots: Count = Field(9, description="towns looked at after each epoch")
     evaluate_shoots: Count = Field(18, description="towns that the figures are measured on at the end")
-    epochs: Count = 40
+    epochs: Count = 18
     batch: Count = 16
     learning_rate: Positive = 2e-3
     warm_up_steps: Count = 300
