@@ -36,12 +36,12 @@ from rich.progress import track
 from rich.table import Table
 
 from perception import backends, config
-from perception.budget import Ledger
+from perception.assembly import assemble
 from perception.clock import SteppedClock
 from perception.config import Config
 from perception.detect import recognise
 from perception.errors import ConfigError, PerceptionError
-from perception.fusion.camera_fusion import CameraFusion
+from perception.governor import Enforcement, Undisturbed
 from perception.ingest.decode import decode_image
 from perception.ingest.open_drive import open_drive
 from perception.ingest.replay import Replay
@@ -49,7 +49,6 @@ from perception.messages import EncodedImage, Image, Rig, Tick
 from perception.output.files import write_whole
 from perception.output.jsonl import TracksWriter
 from perception.output.summary import machine
-from perception.pipeline import Pipeline
 from perception.preprocess.opencv import OpenCvPreprocessor
 
 BLOCK_TICKS: Final = 100
@@ -222,23 +221,17 @@ def _pipeline(
     if chosen.replay is None:
         raise ConfigError("nothing to replay: name a drive with --replay")
     drive = open_drive(chosen.replay, chosen.rig)
-    backend = backends.build(chosen, drive.rig, clock)
-    resources.callback(backend.close)
-    source = Replay(drive, clock, chosen.sync, threads=threads, loop=loop, needed=backend.needed)
-    resources.callback(source.close)
+
+    def make_source(backend: backends.Backend, _: Enforcement) -> Replay:
+        return Replay(drive, clock, chosen.sync, threads=threads, loop=loop, needed=backend.needed)
+
+    parts = resources.enter_context(assemble(chosen, drive.rig, clock, make_source, Undisturbed(drive.rig)))
     if isinstance(clock, BackToBackClock):
         resources.callback(clock.finish)
     tracks = TracksWriter(Path(resources.enter_context(tempfile.TemporaryDirectory())))
     resources.callback(tracks.close)
-    pipeline = Pipeline(
-        channels=backend.channels,
-        fusion=CameraFusion(source.rig, chosen.fusion),
-        publishers=[tracks],
-        recorders=[],
-        ledger=Ledger(chosen.budget.to_budget(), source.rig),
-        clock=clock,
-    )
-    return resources.enter_context(closing(pipeline.run(source))), source.rig
+    pipeline = parts.pipeline([tracks])
+    return resources.enter_context(closing(pipeline.run(parts.source))), parts.rig
 
 
 def _percentiles(values_ns: Sequence[int]) -> dict[str, float]:

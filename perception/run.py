@@ -21,11 +21,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from perception import backends, config
-from perception.budget import Ledger
+from perception.assembly import Assembly, assemble
 from perception.clock import Clock, RealTimeReplayClock, SteppedClock
 from perception.config import Config
 from perception.errors import ConfigError, PerceptionError
-from perception.fusion.camera_fusion import CameraFusion
 from perception.ingest.drive import Drive
 from perception.ingest.open_drive import open_drive
 from perception.ingest.replay import Replay
@@ -35,7 +34,7 @@ from perception.output.report import print_report
 from perception.output.summary import write_summary
 from perception.output.trace import TraceWriter
 from perception.pipeline import Pipeline
-from perception.stages import Recorder, Source
+from perception.stages import Recorder
 
 EXIT_INTERRUPTED: Final = 1
 EXIT_REFUSED: Final = 2
@@ -119,25 +118,17 @@ def run(chosen: Config, config_name: str) -> int:
         clock: Clock = SteppedClock() if chosen.pace == "stepped" else RealTimeReplayClock()
         drive = _open_drive(chosen)
         _keep_apart(chosen)
-        backend = backends.build(chosen, drive.rig, clock)
-        resources.callback(backend.close)
-        source = Replay(drive, clock, chosen.sync, threads=backend.threads, loop=chosen.loop, needed=backend.needed)
-        resources.callback(source.close)
+        parts = resources.enter_context(
+            assemble(chosen, drive.rig, clock, lambda backend, _: _replay(chosen, drive, clock, backend))
+        )
+        source, ledger = parts.source, parts.ledger
         tracks = TracksWriter(directory)
         resources.callback(tracks.close)
-        recorders = _recorders(chosen, source)
+        recorders = _recorders(chosen, parts)
         for recorder in recorders:
             resources.callback(recorder.close)
-        ledger = Ledger(chosen.budget.to_budget(), source.rig)
-        pipeline = Pipeline(
-            channels=backend.channels,
-            fusion=CameraFusion(source.rig, chosen.fusion),
-            publishers=[tracks],
-            recorders=recorders,
-            ledger=ledger,
-            clock=clock,
-        )
-        choices = _choices(chosen, config_name, device, backend, source)
+        pipeline = parts.pipeline([tracks], recorders)
+        choices = _choices(chosen, config_name, device, parts)
         _print_choices(console, choices)
         for name in _RESULTS:
             (directory / name).unlink(missing_ok=True)  # of an earlier run: what stays must be of one run
@@ -145,7 +136,7 @@ def run(chosen: Config, config_name: str) -> int:
         interrupted = _run_ticks(pipeline, source, console)
         wall_s = time.perf_counter() - began
 
-    faults = tuple(source.faults())
+    faults = parts.faults()
     if chosen.output.video and not interrupted:
         _draw_video(chosen, console)
     files = [directory / name for name in _RESULTS]
@@ -153,7 +144,7 @@ def run(chosen: Config, config_name: str) -> int:
         directory,
         config=chosen,
         chosen=choices,
-        cameras=list(source.rig),
+        cameras=list(parts.rig),
         ledger=ledger,
         faults=faults,
         files=files,
@@ -180,27 +171,29 @@ def _keep_apart(chosen: Config) -> None:
         raise ConfigError(f"{chosen.replay}: is what this run would write over; name another directory with --out")
 
 
-def _recorders(chosen: Config, source: Source) -> list[Recorder]:
+def _replay(chosen: Config, drive: Drive, clock: Clock, backend: backends.Backend) -> Replay:
+    return Replay(drive, clock, chosen.sync, threads=backend.threads, loop=chosen.loop, needed=backend.needed)
+
+
+def _recorders(chosen: Config, parts: Assembly[Replay]) -> list[Recorder]:
     directory, output = chosen.output.directory, chosen.output
     recorders: list[Recorder] = [
         DetectionsWriter(directory),
-        RecordingWriter(directory, source.rig, record_images=output.record_images, faults=source.faults),
+        RecordingWriter(directory, parts.rig, record_images=output.record_images, faults=parts.faults),
     ]
     if output.trace:
-        recorders.append(TraceWriter(directory, source.rig))
+        recorders.append(TraceWriter(directory, parts.rig))
     return recorders
 
 
-def _choices(
-    chosen: Config, config_name: str, device: backends.Device, backend: backends.Backend, source: Source
-) -> dict[str, Any]:
+def _choices(chosen: Config, config_name: str, device: backends.Device, parts: Assembly[Replay]) -> dict[str, Any]:
     """What was settled, by name, as it is printed and as it goes into the summary."""
-    cameras = ", ".join(f"{camera.name} {camera.width}x{camera.height}" for camera in source.rig.values())
+    cameras = ", ".join(f"{camera.name} {camera.width}x{camera.height}" for camera in parts.rig.values())
     pace = "every frame, stepped" if chosen.pace == "stepped" else "at its own pace"
     return {
         "config": str(config.find(config_name)),
-        "device": f"{device.name}: {device.reason}; {backend.threads} threads",
-        "detector": [str(chosen.detector.model), *backend.notes],
+        "device": f"{device.name}: {device.reason}; {parts.backend.threads} threads",
+        "detector": [str(chosen.detector.model), *parts.backend.notes],
         "drive": f"{chosen.replay}, {pace}" + (f", {chosen.loop} times" if chosen.loop > 1 else ""),
         "cameras": cameras,
         "deadline": f"{chosen.budget.end_to_end_ms:g} ms from the first frame's arrival to publication",
