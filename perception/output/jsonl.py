@@ -41,7 +41,7 @@ class TracksWriter:
 
     def publish(self, tracks: TrackSet) -> None:
         """Write one line; raises `OutputError` where the disk refuses."""
-        self._file.write(_tracks_line(tracks))
+        self._file.write(tracks_line(tracks))
         self._file.flush()
 
     def close(self) -> None:
@@ -76,7 +76,8 @@ def read_detections(path: Path) -> Iterator[tuple[int, Detections]]:
     return _read(path, _detections)
 
 
-def _tracks_line(tracks: TrackSet) -> bytes:
+def tracks_line(tracks: TrackSet) -> bytes:
+    """A track set as its line in ``tracks.jsonl``, newline included."""
     head = {
         "tick": tracks.tick,
         "stamp_ns": tracks.stamp_ns,
