@@ -17,7 +17,17 @@ import numpy as np
 
 from perception import geometry
 from perception.errors import ResultsError
-from perception.messages import CLASSES, Detections, Float, Tick, Track, TrackSet, Transform
+from perception.messages import (
+    CLASSES,
+    UNDISTURBED,
+    Decision,
+    Detections,
+    Float,
+    Tick,
+    Track,
+    TrackSet,
+    Transform,
+)
 from perception.output.files import AtomicFile
 
 TRACKS: Final = "tracks.jsonl"
@@ -28,7 +38,7 @@ _ROTATION_DECIMALS: Final = 7  # of a quaternion: 0.02 mm at 100 m
 _PIXEL_DECIMALS: Final = 2
 _UPPER: Final = np.triu_indices(4)
 _MAX_LINE_BYTES: Final = 16_000_000
-_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 T = TypeVar("T")
 
@@ -68,12 +78,12 @@ class DetectionsWriter:
 
 def read_tracks(path: Path) -> Iterator[TrackSet]:
     """Read a ``tracks.jsonl``, complete or partial; `ResultsError` names the first line that is damaged."""
-    return _read(path, _track_set)
+    return read_lines(path, _track_set)
 
 
 def read_detections(path: Path) -> Iterator[tuple[int, Detections]]:
     """Read a ``detections.jsonl`` as (tick, detections of one camera); `ResultsError` names a damaged line."""
-    return _read(path, _detections)
+    return read_lines(path, _detections)
 
 
 def tracks_line(tracks: TrackSet) -> bytes:
@@ -83,9 +93,22 @@ def tracks_line(tracks: TrackSet) -> bytes:
         "stamp_ns": tracks.stamp_ns,
         "skew_ms": round(tracks.skew_ns * 1e-6, 6),
         "missing": tracks.missing,
+        "decision": decision_record(tracks.decision),
         "map_from_base": _pose_record(tracks.map_from_base),
     }
-    return f'{_encode(head)[:-1]},"tracks":[{",".join(_track_texts(tracks.tracks))}]}}\n'.encode()
+    return f'{encode(head)[:-1]},"tracks":[{",".join(_track_texts(tracks.tracks))}]}}\n'.encode()
+
+
+def decision_record(decision: Decision) -> dict[str, Any]:
+    """A decision as JSON has it; `parse_decision` gives it back to the nanosecond."""
+    return {
+        "level": decision.level,
+        "dropped": decision.dropped,
+        "skipped": decision.skipped,
+        "late": decision.late,
+        "deadline_met": decision.deadline_met,
+        "age_ms": round(decision.age_ns * 1e-6, 6),
+    }
 
 
 def _pose_record(pose: Transform | None) -> dict[str, list[float]] | None:
@@ -124,7 +147,7 @@ def _track_texts(tracks: tuple[Track, ...]) -> list[str]:
 
 @lru_cache(maxsize=256)
 def _names_text(names: tuple[str, ...]) -> str:
-    return _encode(names)
+    return encode(names)
 
 
 def _detections_line(tick: int, found: Detections) -> bytes:
@@ -136,7 +159,7 @@ def _detections_line(tick: int, found: Detections) -> bytes:
         "scores": _rounded(found.scores, _DECIMALS),
         "classes": [CLASSES[label] for label in found.labels],
     }
-    return _encode(record).encode() + b"\n"
+    return encode(record).encode() + b"\n"
 
 
 def _rounded(numbers: Any, decimals: int) -> Any:
@@ -144,7 +167,8 @@ def _rounded(numbers: Any, decimals: int) -> Any:
     return (np.round(np.asarray(numbers, np.float64), decimals) + 0.0).tolist()
 
 
-def _read(path: Path, parse: Callable[[dict[str, Any]], T]) -> Iterator[T]:
+def read_lines(path: Path, parse: Callable[[dict[str, Any]], T]) -> Iterator[T]:
+    """Parse a file line by line; `ResultsError` names the first line that `parse` does not take, and why."""
     try:
         with path.open("rb") as file:
             number = 0
@@ -174,12 +198,25 @@ def _refuse(constant: str) -> float:
 def _track_set(record: dict[str, Any]) -> TrackSet:
     pose = record["map_from_base"]
     return TrackSet(
-        tick=_integer(record, "tick"),
-        stamp_ns=_integer(record, "stamp_ns"),
+        tick=integer(record, "tick"),
+        stamp_ns=integer(record, "stamp_ns"),
         skew_ns=round(_number(record, "skew_ms") * 1e6),
         missing=_names(record, "missing"),
         tracks=tuple(_track(track) for track in record["tracks"]),
         map_from_base=None if pose is None else _pose(pose),
+        decision=parse_decision(record["decision"]) if "decision" in record else UNDISTURBED,
+    )
+
+
+def parse_decision(record: dict[str, Any]) -> Decision:
+    """What `decision_record` made; raises `KeyError`, `ValueError` or `TypeError` for anything else."""
+    return Decision(
+        level=integer(record, "level"),
+        dropped=_truth(record, "dropped"),
+        skipped=_names(record, "skipped"),
+        late=_names(record, "late"),
+        deadline_met=_truth(record, "deadline_met"),
+        age_ns=round(_number(record, "age_ms") * 1e6),
     )
 
 
@@ -194,7 +231,7 @@ def _track(record: dict[str, Any]) -> Track:
     covariance = np.zeros((4, 4))
     covariance[_UPPER] = _numbers(record, "covariance", (10,))
     return Track(
-        id=_integer(record, "id"),
+        id=integer(record, "id"),
         label=_label(record["class"]),
         score=_number(record, "score"),
         position=_numbers(record, "position_m", (3,)),
@@ -212,18 +249,26 @@ def _detections(record: dict[str, Any]) -> tuple[int, Detections]:
     labels = np.array([_label(name) for name in record["classes"]], np.int32)
     found = Detections(
         camera=str(record["camera"]),
-        capture_ns=_integer(record, "capture_ns"),
+        capture_ns=integer(record, "capture_ns"),
         boxes=_numbers(record, "boxes", (len(labels), 4)).astype(np.float32),
         scores=_numbers(record, "scores", (len(labels),)).astype(np.float32),
         labels=labels,
     )
-    return _integer(record, "tick"), found
+    return integer(record, "tick"), found
 
 
-def _integer(record: dict[str, Any], key: str) -> int:
+def integer(record: dict[str, Any], key: str) -> int:
+    """An integer that a record must hold; raises `KeyError` or `ValueError`."""
     value = record[key]
     if type(value) is not int or not -(2**63) <= value < 2**63:
         raise ValueError(f"{key}: expected an integer of 64 bits, got {str(value)[:40]}")
+    return value
+
+
+def _truth(record: dict[str, Any], key: str) -> bool:
+    value = record[key]
+    if not isinstance(value, bool):
+        raise TypeError(f"{key}: expected true or false, got {str(value)[:40]}")
     return value
 
 

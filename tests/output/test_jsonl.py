@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perception.errors import OutputError, ResultsError
-from perception.messages import CLASSES, Detections, Track, TrackSet
+from perception.messages import CLASSES, UNDISTURBED, Decision, Detections, Track, TrackSet
 from perception.output.jsonl import DetectionsWriter, TracksWriter, read_detections, read_tracks
 from tests.output.samples import make_tick, make_track, make_tracks
 
@@ -53,6 +53,29 @@ def test_tracks_come_back_as_they_were_published(tmp_path: Path) -> None:
     np.testing.assert_allclose(pose.rotation, expected.rotation, atol=1e-6)
 
 
+names = st.lists(st.text(max_size=5), max_size=3).map(tuple)
+decisions = st.builds(
+    Decision, st.integers(0, 20), st.booleans(), names, names, st.booleans(), st.integers(-(10**12), 10**12)
+)
+
+
+@given(decisions)
+def test_any_decision_comes_back_to_the_nanosecond(
+    tmp_path_factory: pytest.TempPathFactory, decision: Decision
+) -> None:
+    (read,) = read_tracks(written(tmp_path_factory.mktemp("run"), make_tracks(decision=decision)))
+    assert read.decision == decision
+
+
+def test_a_file_of_before_there_were_decisions_reads_as_undisturbed(tmp_path: Path) -> None:
+    path = written(tmp_path, make_tracks())
+    record = json.loads(path.read_text())
+    del record["decision"]
+    path.write_text(json.dumps(record) + "\n")
+    (read,) = read_tracks(path)
+    assert read.decision == UNDISTURBED
+
+
 numbers = st.floats(-1e6, 1e6, allow_nan=False)
 
 
@@ -73,7 +96,7 @@ def test_any_track_comes_back(
 def test_lines_are_strict_compact_json_with_the_documented_keys(tmp_path: Path) -> None:
     (line,) = written(tmp_path, make_tracks(3, ids=(5,))).read_text().splitlines()
     record = json.loads(line)
-    assert set(record) == {"tick", "stamp_ns", "skew_ms", "missing", "map_from_base", "tracks"}
+    assert set(record) == {"tick", "stamp_ns", "skew_ms", "missing", "decision", "map_from_base", "tracks"}
     assert record["skew_ms"] == 1.234567
     assert set(record["map_from_base"]) == {"translation_m", "rotation_xyzw"}
     (track,) = record["tracks"]
