@@ -191,6 +191,23 @@ class OutputConfig(Section):
     trace: bool = False
 
 
+class FlightConfig(Section):
+    """The flight recorder: the last seconds in memory, and on disk what was around an event."""
+
+    enabled: bool = False
+    directory: Path = Path("runs/flight")
+    before_s: Positive = Field(10.0, description="how much is kept of what was before an event")
+    after_s: Positive = Field(5.0, description="and of what was after it; another event meanwhile makes it longer")
+    longest_s: Positive = Field(30.0, description="but no longer than this after the first")
+    memory_mb: Positive = Field(512.0, description="what all that is kept in memory may take")
+    quota_mb: Positive = Field(4096.0, description="what all events on disk may take; the oldest go first")
+    overruns: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        3, description="this many ticks that were late, dropped, or had a camera cut off are an event"
+    )
+    overruns_within_s: Positive = Field(5.0, description="when they come within this time")
+    camera_lost_s: Positive = Field(1.0, description="a camera missing for this long is an event")
+
+
 class Config(Section):
     """A whole run."""
 
@@ -206,6 +223,7 @@ class Config(Section):
     nms: NmsConfig = NmsConfig()
     fusion: FusionConfig = FusionConfig()
     output: OutputConfig = OutputConfig()
+    flight: FlightConfig = FlightConfig()
 
 
 def load(name: str, overrides: Sequence[tuple[str, Any]] = ()) -> Config:

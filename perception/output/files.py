@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from perception.errors import OutputError
@@ -45,6 +46,11 @@ class AtomicFile:
     def closed(self) -> bool:
         """Whether it has got its name."""
         return self._file.closed
+
+    def abandon(self) -> None:
+        """Close without the name: what could be written stays as the partial file."""
+        with suppress(OSError):
+            self._file.close()
 
     def close(self) -> None:
         """Close and rename; closing twice does nothing more."""

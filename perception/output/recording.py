@@ -82,6 +82,12 @@ class RecordingWriter:
         self._write_latency(stamp_ns, number, tick.times)
         self._log(stamp_ns, number, self._diagnostics.of_tick(tick))
         self._last = tick.frames
+        self._file.flush()  # whole chunks outlive this process, however it ends
+
+    def note(self, level: str, text: str) -> None:
+        """Log a line at the time of the last tick; `level` as `foxglove.log`."""
+        if self._last is not None:
+            self._log(self._last.stamp_ns, self._last.tick, [(level, text)])
 
     def close(self) -> None:
         """Write the index and give the file its name."""
@@ -91,6 +97,10 @@ class RecordingWriter:
             self._log(self._last.stamp_ns, self._last.tick, self._diagnostics.at_end())
         self._writer.finish()  # type: ignore[no-untyped-call]
         self._file.close()
+
+    def abandon(self) -> None:
+        """Give up a file that cannot be written to: it stays partial."""
+        self._file.abandon()
 
     def _poses(self, tick: Tick) -> list[tuple[int, str, str, Any]]:
         """All transforms in every tick: whoever jumps into the middle gets only the newest message of a topic."""
@@ -105,7 +115,7 @@ class RecordingWriter:
         name, stamp_ns = frame.camera, frame.capture_ns
         self._write(f"/{name}/camera_info", stamp_ns, number, foxglove.calibration(self._rig[name], stamp_ns))
         if self._record_images:
-            message = foxglove.image(name, frame.encoded or _as_jpeg(frame.image), stamp_ns)
+            message = foxglove.image(name, frame.encoded or as_jpeg(frame.image), stamp_ns)
             self._write(f"/{name}/{self._image_topic(name, message)}", stamp_ns, number, message)
 
     def _image_topic(self, camera: str, message: Message) -> str:
@@ -179,8 +189,8 @@ class _Diagnostics:
         return new
 
 
-def _as_jpeg(image: Image) -> EncodedImage:
-    """For live cameras and video files, whose frames do not come as images."""
+def as_jpeg(image: Image) -> EncodedImage:
+    """An image of a live camera or a video file, which does not come as one."""
     data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
     return EncodedImage("jpeg", data.tobytes())
 
