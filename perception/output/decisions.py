@@ -37,6 +37,10 @@ class DecisionsWriter:
         self._file.write(decision_line(tick))
         self._file.flush()
 
+    def abandon(self) -> None:
+        """Give up a file that cannot be written to: it stays partial."""
+        self._file.abandon()
+
     def close(self) -> None:
         """Give the file its name."""
         self._file.close()

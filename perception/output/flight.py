@@ -5,6 +5,7 @@ An event is a directory that replays as a drive and as a run:
 | file | what it holds |
 |---|---|
 | ``recording.mcap`` | as a run's with its images: frames as they came, detections, tracks, latency, diagnostics |
+| ``decisions.jsonl`` | what enforcement did to its ticks |
 | ``event.json`` | the reasons, when it was, and how much is missing |
 
 A process that is killed leaves ``recording.mcap.partial``, which replays up to its last whole chunk. Point clouds are
@@ -29,6 +30,7 @@ from perception import __version__
 from perception.config import FlightConfig
 from perception.errors import OutputError
 from perception.messages import Frame, FrameSet, Image, Rig, Tick
+from perception.output.decisions import DecisionsWriter
 from perception.output.files import unwritable, write_whole
 from perception.output.recording import RecordingWriter, as_jpeg
 from perception.output.ring import Ring, size_of
@@ -168,7 +170,7 @@ class _Worker:
     def _take_in(self, tick: Tick) -> None:
         self._silent = False
         self.taken += size_of(tick)
-        frames = tuple(_as_encoded(frame) for frame in tick.frames.frames)
+        frames = tuple(_as_encoded(frame) for frame in tick.frames.frames if frame.encoded or frame.image.size)
         kept = replace(tick, frames=replace(tick.frames, frames=frames))
         self._newest = kept.frames
         self._ring.add(kept, wanted=self._event is not None)
@@ -255,6 +257,7 @@ class _Event:
         self._first: FrameSet | None = None
         self._last: FrameSet | None = None
         self._recording = RecordingWriter(directory, rig, record_images=True, faults=tuple)
+        self._decisions = DecisionsWriter(directory)
 
     def extend(self, reason: _Reason) -> bool:
         """Go on until after this too; False when it would get too long for it."""
@@ -273,6 +276,7 @@ class _Event:
     def write(self, tick: Tick) -> None:
         """Write the next tick, and in the log what happened in it."""
         self._recording.record(tick)
+        self._decisions.record(tick)
         while self._untold and self._untold[0].tick <= tick.frames.tick:
             self._recording.note("WARNING", f"flight recorder: {self._untold.pop(0).what}")
         self._ticks += 1
@@ -282,6 +286,7 @@ class _Event:
     def close(self, ticks_lost: int, cut_short: str) -> None:
         """Complete the files, so that they outlive a loss of power too."""
         self._recording.close()
+        self._decisions.close()
         write_whole(self.directory / EVENT, _json(self._record(ticks_lost, cut_short)))
         for path in (*self.directory.iterdir(), self.directory, self.directory.parent):
             _sync(path)
@@ -289,6 +294,7 @@ class _Event:
     def abandon(self) -> None:
         """Leave the files as they are."""
         self._recording.abandon()
+        self._decisions.abandon()
 
     def line(self) -> str:
         """What was written, and why, in a line."""

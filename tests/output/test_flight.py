@@ -27,6 +27,7 @@ from perception.errors import OutputError
 from perception.ingest.open_drive import open_drive
 from perception.ingest.replay import Replay
 from perception.messages import Decision, FrameSet, Tick
+from perception.output.decisions import read_decisions
 from perception.output.flight import FlightRecorder
 from perception.output.ring import Ring, size_of
 from perception.output.shelf import surplus
@@ -138,6 +139,7 @@ def test_it_holds_tracks_detections_and_what_happened(vehicle: Vehicle) -> None:
     vehicle.drive(1, lambda tick: decided(tick, Decision(level=1)))
     vehicle.drive(1, lambda tick: decided(tick, Decision(level=1)))
     (event,) = vehicle.events()
+    assert [decided.decision.level for decided in read_decisions(event / "decisions.jsonl")] == [0] * 5 + [1] * 2
     with (event / "recording.mcap").open("rb") as file:
         messages = [(c.topic, m.log_time, m.data) for _, c, m in make_reader(file, validate_crcs=True).iter_messages()]
     assert {topic for topic, _, _ in messages} >= {"/tracks", "/CAM_FRONT/detections", "/latency", "/tf"}
@@ -160,6 +162,21 @@ def test_frames_that_did_not_come_as_images_become_jpeg(vehicle: Vehicle) -> Non
     original = make_tick(2, RIG).frames.frames[0].image
     assert np.abs(frames[2].frames[0].image.astype(int) - original).mean() < 5
     assert [len(of_tick.frames) for of_tick in frames] == [2, 2, 2]
+
+
+def test_a_frame_of_which_there_is_nothing_is_left_out(vehicle: Vehicle) -> None:
+    def undecoded(tick: Tick) -> Tick:
+        front, left = tick.frames.frames
+        nothing = replace(left, image=np.zeros((0, 0, 3), np.uint8), encoded=None)
+        return replace(tick, frames=replace(tick.frames, frames=(front, nothing)))
+
+    vehicle.drive(2, undecoded)
+    vehicle.recorder.trigger("SIGUSR1")
+    (event,) = vehicle.events()
+    with (event / "recording.mcap").open("rb") as file:
+        topics = {channel.topic for _, channel, _ in make_reader(file).iter_messages()}
+    assert "/CAM_FRONT/image_rect_compressed" in topics
+    assert "/CAM_LEFT/image_rect_compressed" not in topics
 
 
 def test_another_event_meanwhile_makes_it_longer_but_not_for_ever(tmp_path: Path) -> None:
@@ -389,7 +406,7 @@ def test_a_full_disk_is_told_once_and_the_next_event_is_tried_again(tmp_path: Pa
     assert len(failed) == 3
     assert event.name.endswith("room-again")
     assert len(stamps(event)) == 6
-    assert [path.name for path in failed[0].iterdir()] == ["recording.mcap.partial"]
+    assert {path.name for path in failed[0].iterdir()} == {"recording.mcap.partial", "decisions.jsonl.partial"}
 
 
 def settle(vehicle: Vehicle) -> None:
@@ -428,8 +445,7 @@ def test_a_killed_process_leaves_a_file_that_replays_up_to_the_last_chunk(tmp_pa
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     (event,) = tmp_path.iterdir()
-    (partial,) = event.iterdir()
-    assert partial.name == "recording.mcap.partial"
+    partial = event / "recording.mcap.partial"
     drive = open_drive(partial)
     packets = list(drive.packets())
     assert [fault for fault in drive.faults() if "damaged at byte" not in fault] == []
@@ -437,7 +453,9 @@ def test_a_killed_process_leaves_a_file_that_replays_up_to_the_last_chunk(tmp_pa
     # All but the rest of a record that was cut off could be read: whole chunks reach the file at once.
     assert partial.stat().st_size - offset < 300_000
     assert sum(len(packet.data) for packet in packets) > 0.7 * offset
-    assert [packet.capture_ns for packet in packets[::2]] == of_ticks(len(packets) // 2)
+    seen = of_ticks((len(packets) + 1) // 2)
+    assert [packet.capture_ns for packet in packets[::2]] == seen
+    assert [decided.stamp_ns for decided in read_decisions(event / "decisions.jsonl.partial")][: len(seen)] == seen
     # The next start goes on from there.
     again = Vehicle(tmp_path)
     again.drive(1)
