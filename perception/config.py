@@ -10,7 +10,7 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -22,11 +22,12 @@ from perception.messages import STAGES
 CONFIGS: Final = Path(__file__).resolve().parents[1] / "configs"
 _MAX_BYTES: Final = 1_000_000
 _MAX_EXTENDS: Final = 8
-_PATH_KEYS: Final = (("replay",), ("rig",), ("detector", "model"))
+_PATH_KEYS: Final = (("replay",), ("rig",), ("detector", "model"), ("enforcement", "ladder", "detector", "model"))
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Three = tuple[float, float, float]
+Size = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
 ClassName = Literal["car", "truck", "bus", "motorcycle", "bicycle", "pedestrian"]
 
 
@@ -70,6 +71,48 @@ class BudgetConfig(Section):
         return Budget(round(self.end_to_end_ms * 1e6), {s: round(self.stage_ms(s) * 1e6) for s in STAGES})
 
 
+class RungDetector(Section):
+    """What a rung changes about the detector; the rest is as in `detector`."""
+
+    model: Path | None = None
+    input_size: Size | None = Field(None, description="width and height in pixels, where the model can be resized")
+
+
+class RungConfig(Section):
+    """One rung of the ladder: all that is different from normal on it.
+
+    A camera is named by its name, or with all others that face the same way: ``front``, ``side`` or ``rear``.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=60)]
+    cameras: tuple[str, ...] | None = Field(None, description="only these look")
+    every: Mapping[str, Annotated[int, Field(ge=1, le=100)]] = Field(
+        default_factory=dict, description="how often a camera looks: every n-th tick, not all in the same"
+    )
+    detector: RungDetector | None = Field(None, description="a smaller one; loaded and warm from the start")
+    alarm: bool = Field(default=False, description="whoever watches over the vehicle is told")
+
+
+class EnforcementConfig(Section):
+    """What is done so that every tick is published by its deadline."""
+
+    enabled: bool = True
+    reserve_ms: Positive | None = Field(
+        None, description="kept for fusion and output; null: their budgets, or what they lately took where that is more"
+    )
+    ladder: tuple[RungConfig, ...] = Field((), max_length=16, description="what is given up, step by step")
+    window: Annotated[int, Field(ge=1, le=1000)] = Field(20, description="ticks in which overruns are counted")
+    down_after: Annotated[int, Field(ge=1, le=1000)] = Field(3, description="so many overruns in them are a step down")
+    up_after_s: Positive = Field(1.0, description="without an overrun for so long, a step up; longer after it failed")
+    hang_s: Positive = Field(2.0, description="a channel busy with one frame for longer than this is reported")
+
+    @model_validator(mode="after")
+    def _can_step_down(self) -> EnforcementConfig:
+        if self.down_after > self.window:
+            raise ValueError(f"down_after: {self.down_after} overruns cannot be among window: {self.window} ticks")
+        return self
+
+
 class SyncConfig(Section):
     """How frames become frame sets."""
 
@@ -94,7 +137,7 @@ class DetectorConfig(Section):
     model: Path | None = None
     runtime: Literal["openvino", "onnxruntime"] = "openvino"
     head: Literal["auto", "stock", "yolov5", "yolov8", "yolox", "end_to_end"] = "auto"
-    input_size: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] | None = Field(
+    input_size: Size | None = Field(
         None, description="width and height in pixels, for models whose input size is dynamic"
     )
     input: InputConfig = InputConfig()
@@ -208,6 +251,31 @@ class FlightConfig(Section):
     camera_lost_s: Positive = Field(1.0, description="a camera missing for this long is an event")
 
 
+class DaemonConfig(Section):
+    """The process on the vehicle."""
+
+    runtime_directory: Path | None = Field(
+        None,
+        description="for tracks.sock and the lock; null: $RUNTIME_DIRECTORY as systemd gives it, else output.directory",
+    )
+    record: bool = Field(
+        default=False,
+        description="record tracks, detections and recording.mcap all day, each start in a directory of its own under "
+        "output.directory; for test drives: nothing is ever deleted",
+    )
+    cpus: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(None, description="run on these processors only")
+    fifo_priority: Annotated[int, Field(ge=1, le=99)] | None = Field(40, description="of the thread that ticks")
+    lock_memory: bool = True
+
+
+class HealthConfig(Section):
+    """HTTP for those who operate the vehicle: /healthz, /readyz, /metrics, POST /flight."""
+
+    address: str = Field("127.0.0.1", description="anything but loopback shows them to the network")
+    port: Annotated[int, Field(ge=0, le=65535)] | None = Field(9610, description="0: any that is free; null: no HTTP")
+    stale_s: Positive = Field(2.0, description="unready when no tick was on time for this long")
+
+
 class Config(Section):
     """A whole run."""
 
@@ -218,12 +286,15 @@ class Config(Section):
     pace: Literal["realtime", "stepped"] = "realtime"
     loop: Annotated[int, Field(ge=1)] = Field(1, description="how often the drive is replayed")
     budget: BudgetConfig = BudgetConfig()
+    enforcement: EnforcementConfig = EnforcementConfig()
     sync: SyncConfig = SyncConfig()
     detector: DetectorConfig = DetectorConfig()
     nms: NmsConfig = NmsConfig()
     fusion: FusionConfig = FusionConfig()
     output: OutputConfig = OutputConfig()
     flight: FlightConfig = FlightConfig()
+    daemon: DaemonConfig = DaemonConfig()
+    health: HealthConfig = HealthConfig()
 
 
 def load(name: str, overrides: Sequence[tuple[str, Any]] = ()) -> Config:
@@ -330,15 +401,18 @@ def _first_line(error: Exception) -> str:
     return f"{problem}, line {mark.line + 1}" if mark else str(problem)
 
 
-def _make_relative_to(tree: dict[str, Any], keys: Sequence[str], directory: Path) -> None:
-    for key in keys[:-1]:
-        child = tree.get(key)
-        if not isinstance(child, dict):
-            return
-        tree = child
-    value = tree.get(keys[-1])
-    if isinstance(value, str) and not Path(value).is_absolute():
-        tree[keys[-1]] = str(directory / value)
+def _make_relative_to(tree: Any, keys: Sequence[str], directory: Path) -> None:
+    """Put the directory before a path, if there is one; a list on the way has it in each of its items."""
+    if isinstance(tree, list):
+        for item in tree:
+            _make_relative_to(item, keys, directory)
+    elif isinstance(tree, dict):
+        key, *rest = keys
+        value = tree.get(key)
+        if rest:
+            _make_relative_to(value, rest, directory)
+        elif isinstance(value, str) and not Path(value).is_absolute():
+            tree[key] = str(directory / value)
 
 
 def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
@@ -380,11 +454,20 @@ def validate(model: type[S], tree: dict[str, Any], path: Path) -> S:
 
 def _known_keys(model: type[Section], location: Sequence[Any]) -> list[str]:
     for part in location:
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, Section)):
+        if isinstance(part, int):  # an item of a list
+            continue
+        inner = _section_in(model.model_fields[part].annotation) if part in model.model_fields else None
+        if inner is None:
             return []
-        model = annotation
+        model = inner
     return sorted(model.model_fields)
+
+
+def _section_in(annotation: Any) -> type[Section] | None:
+    """The model in a type such as ``tuple[RungConfig, ...]`` or ``RungDetector | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next(filter(None, map(_section_in, get_args(annotation))), None)
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:

@@ -1,0 +1,76 @@
+"""What a process with deadlines asks of its operating system.
+
+Each function returns None when it got what it asked for, else one line that says what could not be had, why, and what
+would give it: the process goes on without.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+_MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
+_CAP_IPC_LOCK: Final = 14
+_SWITCH_S: Final = 0.0005
+
+
+def share_the_interpreter() -> None:
+    """Have other Python threads hand the interpreter over after half a millisecond, where the usual is five.
+
+    A tick thread that wakes up while another one formats metrics waits for that long, whatever its priority.
+    """
+    sys.setswitchinterval(_SWITCH_S)
+
+
+def pin(cpus: Sequence[int]) -> str | None:
+    """Run the calling thread, and all threads that it starts from now on, on these processors only."""
+    try:
+        os.sched_setaffinity(0, cpus)
+    except OSError as error:
+        allowed = sorted(os.sched_getaffinity(0))
+        return f"not pinned to processors {list(cpus)}: {error.strerror}; allowed here are {allowed}"
+    return None
+
+
+def lock_memory() -> str | None:
+    """Keep every page that was touched in memory, so that no tick waits for the disk.
+
+    Pages are locked as they are touched (MCL_ONFAULT): the runtimes reserve gigabytes that they never use. Under a
+    limit the lock would make a later allocation fail, so it is not even tried there.
+    """
+    remedy = "LimitMEMLOCK=infinity in the unit, or ulimit -l unlimited, gives it"
+    limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+    if limit != resource.RLIM_INFINITY and not _may_lock():
+        return f"memory not locked: the limit is {limit >> 10} KiB; {remedy}"
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT) != 0:
+        return f"memory not locked: {os.strerror(ctypes.get_errno())}; {remedy}"
+    return None
+
+
+def run_first(priority: int) -> str | None:
+    """Schedule the calling thread, and no other, by SCHED_FIFO: before all threads without real-time priority.
+
+    Threads that it starts do not inherit it.
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
+    except OSError as error:
+        limit = resource.getrlimit(resource.RLIMIT_RTPRIO)[0]
+        return (
+            f"no real-time priority {priority}: {error.strerror} (the limit is {limit}); "
+            f"LimitRTPRIO={priority} in the unit, or ulimit -r {priority}, gives it"
+        )
+    return None
+
+
+def _may_lock() -> bool:
+    """Whether the limit does not hold for this process: it has CAP_IPC_LOCK."""
+    with Path("/proc/self/status").open(encoding="ascii") as status:
+        effective = next((line.split()[1] for line in status if line.startswith("CapEff:")), "0")
+    return bool(int(effective, 16) >> _CAP_IPC_LOCK & 1)
