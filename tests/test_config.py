@@ -40,10 +40,14 @@ def test_a_config_extends_another_and_overrides_win(tmp_path: Path) -> None:
 def test_paths_are_relative_to_their_file(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     parent = write(tmp_path / "sub", "replay: a.mcap\ndetector: {model: m.onnx}", "parent.yaml")
-    child = write(tmp_path, f"extends: {parent}")
+    ladder = "enforcement: {ladder: [{name: a, alarm: true}, {name: b, detector: {model: b.onnx}}]}"
+    child = write(tmp_path, f"extends: {parent}\n{ladder}")
     loaded = config.load(child)
     assert loaded.replay == tmp_path / "sub" / "a.mcap"
     assert loaded.detector.model == tmp_path / "sub" / "m.onnx"
+    smaller = loaded.enforcement.ladder[1].detector
+    assert smaller is not None
+    assert smaller.model == tmp_path / "b.onnx"
 
 
 @pytest.mark.parametrize(
@@ -55,6 +59,9 @@ def test_paths_are_relative_to_their_file(tmp_path: Path) -> None:
         ("sync: {window_ms: soon}", ["sync.window_ms", "'soon'"]),
         ("device: gpu", ["device", "'auto', 'cpu' or 'cuda'", "'gpu'"]),
         ("detector: {classes: {sofa: furniture}}", ["detector.classes.sofa", "'furniture'"]),
+        ("enforcement: {ladder: [{name: a, evry: {}}]}", ["ladder.0.evry", "did you mean 'every'"]),
+        ("enforcement: {ladder: [{name: a, detector: {modl: b}}]}", ["detector.modl", "did you mean 'model'"]),
+        ("enforcement: {down_after: 30}", ["down_after: 30", "window: 20"]),
         ("loop: 2\nloop: 3", ["'loop' is given twice", "line 2"]),
         ("a: [1", ["not YAML"]),
         ("- 1", ["expected a mapping"]),
