@@ -21,6 +21,10 @@ class BackendError(PerceptionError):
     """A device or runtime that was asked for and is not there."""
 
 
+class GpuError(PerceptionError):
+    """A call of the GPU's driver that failed, by its name."""
+
+
 class OutputError(PerceptionError):
     """A place that results cannot be written to."""
 
