@@ -10,24 +10,34 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import numpy as np
 
 from perception.clock import Clock
 from perception.config import Config
 from perception.errors import BackendError, ConfigError
-from perception.messages import Camera, Frame, Rig, Span
+from perception.messages import Camera, Frame, InputSpec, Rig, Span
 from perception.stages import Channel
 
 if TYPE_CHECKING:
     from perception.detect.model import Detector
+    from perception.preprocess.dali import DaliPreprocessor
+    from perception.preprocess.opencv import OpenCvPreprocessor
 
 
 class Device(NamedTuple):
     """The device that the channels run on, and why it was chosen."""
 
     name: Literal["cpu", "cuda"]
+    reason: str
+
+
+class Preprocessing(NamedTuple):
+    """The implementation of preprocessing, and why it was chosen."""
+
+    name: Literal["opencv", "dali", "kernel"]
     reason: str
 
 
@@ -66,6 +76,40 @@ def _why_no_cuda() -> str:
     return "this version has no GPU path yet"
 
 
+_DALI_MISSING: Final = "DALI is not installed (pip install nvidia-dali-cuda130)"
+_ORIN: Final = (8, 7)
+
+
+def choose_preprocess(
+    wanted: Literal["auto", "opencv", "dali", "kernel"],
+    device: Literal["cpu", "cuda"],
+    compute_capability: tuple[int, int] | None = None,
+) -> Preprocessing:
+    """Settle on an implementation; raises `BackendError` when it is asked for by name and cannot be had.
+
+    `compute_capability` is the GPU's, where the device is one.
+    """
+    if wanted == ("kernel" if device == "cpu" else "opencv"):
+        raise BackendError(f"preprocess: {wanted} does not run on device: {device}; use preprocess: auto")
+    if wanted == "dali" and not _has_dali():
+        raise BackendError(f"preprocess: dali was asked for, but {_DALI_MISSING}")
+    # NVIDIA's wheels hold sm_75, 80, 90, 100, 110 and 120 and no older PTX (2.4.0, by cuobjdump); code for desktop GPUs
+    # does not run on a Jetson. So on Orin, a DALI built from source has to be asked for by name.
+    if wanted != "auto":
+        return Preprocessing(wanted, "as configured")
+    if device == "cpu":
+        return Preprocessing("opencv", "the fastest on the CPU")
+    if compute_capability == _ORIN:
+        return Preprocessing("kernel", "DALI's wheels hold no code for Orin's sm_87")
+    if not _has_dali():
+        return Preprocessing("kernel", _DALI_MISSING)
+    return Preprocessing("dali", "it is installed, and has code for this GPU")
+
+
+def _has_dali() -> bool:
+    return find_spec("nvidia") is not None and find_spec("nvidia.dali") is not None
+
+
 def build(config: Config, rig: Rig, clock: Clock) -> Backend:
     """Load the detector, make a channel for each camera of the rig, and run each once so that no tick pays for it.
 
@@ -77,7 +121,6 @@ def build(config: Config, rig: Rig, clock: Clock) -> Backend:
     from perception.detect import recognise
     from perception.detect.manifest import read_manifest
     from perception.nms.numpy import NumpyNms
-    from perception.preprocess.opencv import OpenCvPreprocessor
 
     cv2.setNumThreads(1)  # the parallelism is across cameras
     threads = config.threads or len(os.sched_getaffinity(0))
@@ -85,11 +128,12 @@ def build(config: Config, rig: Rig, clock: Clock) -> Backend:
     head, input_spec, head_notes = recognise.recognise(detector.model, config.detector)
     workers = ThreadPoolExecutor(min(threads, len(rig)), thread_name_prefix="channel")
     nms = NumpyNms(config.nms)
+    preprocessing = choose_preprocess(config.preprocess, "cpu")
 
     channels: dict[str, Channel] = {}
     needed: dict[str, tuple[int, int]] = {}
     for camera in rig.values():
-        preprocess = OpenCvPreprocessor((camera.width, camera.height), input_spec)
+        preprocess = _preprocessor(preprocessing.name, camera, input_spec)
         needed[camera.name] = preprocess.letterbox.resized_size
         channels[camera.name] = WorkerChannel(
             camera.name,
@@ -111,7 +155,16 @@ def build(config: Config, rig: Rig, clock: Clock) -> Backend:
     _warm_up(channels, rig)
     described = read_manifest(detector.model.path)
     provenance = () if described is None else (described.line(),)
-    return Backend(channels, needed, threads, (*detector.notes, *head_notes, *provenance), close)
+    chosen = f"preprocessing: {preprocessing.name}, {preprocessing.reason}"
+    return Backend(channels, needed, threads, (*detector.notes, *head_notes, chosen, *provenance), close)
+
+
+def _preprocessor(name: str, camera: Camera, spec: InputSpec) -> OpenCvPreprocessor | DaliPreprocessor:
+    if name == "dali":
+        from perception.preprocess.dali import DaliPreprocessor as Chosen
+    else:
+        from perception.preprocess.opencv import OpenCvPreprocessor as Chosen  # type: ignore[assignment]
+    return Chosen((camera.width, camera.height), spec)
 
 
 def load_detector(config: Config, threads: int, cameras: int) -> Detector:

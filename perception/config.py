@@ -22,7 +22,13 @@ from perception.messages import STAGES
 CONFIGS: Final = Path(__file__).resolve().parents[1] / "configs"
 _MAX_BYTES: Final = 1_000_000
 _MAX_EXTENDS: Final = 8
-_PATH_KEYS: Final = (("replay",), ("rig",), ("detector", "model"), ("enforcement", "ladder", "detector", "model"))
+_PATH_KEYS: Final = (
+    ("replay",),
+    ("rig",),
+    ("detector", "model"),
+    ("engine", "directory"),
+    ("enforcement", "ladder", "detector", "model"),
+)
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -148,6 +154,37 @@ class DetectorConfig(Section):
     score_threshold: Fraction = 0.35
 
 
+class EngineConfig(Section):
+    """How ``python -m engines.build`` compiles the detector for a GPU, and where a run finds what it built."""
+
+    directory: Path = Field(Path("engines/plans"), description="where plans are kept, with their manifests and logs")
+    flavor: Literal["auto", "tensorrt", "rtx"] = Field(
+        "auto", description="auto: TensorRT, or TensorRT for RTX where only that is installed"
+    )
+    timing_cache: Path | None = Field(
+        Path("timing.cache"), description="what was timed, kept from build to build; in the directory. null: none"
+    )
+    workspace_mb: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        1024, description="memory that a layer may use while it computes"
+    )
+    optimization_level: Annotated[int, Field(ge=0, le=5)] = Field(
+        3, description="TensorRT's builder_optimization_level: the higher, the longer it looks for a faster engine"
+    )
+    sparsity: bool = Field(default=False, description="use 2:4 sparsity, for weights that were pruned to it")
+    dla_core: Annotated[int, Field(ge=0, le=7)] | None = Field(
+        None, description="run on this DLA core of an Orin, and on the GPU what it cannot; null: all on the GPU"
+    )
+    version_compatible: bool = Field(default=False, description="a plan that later versions of TensorRT take too")
+    hardware_compatible: Literal["none", "ampere_plus", "same_compute_capability"] = Field(
+        "none", description="a plan that other GPUs take too, slower; not on a Jetson"
+    )
+
+    def settings(self) -> dict[str, bool | int | str | None]:
+        """All that a plan follows from, beside the model, the machine and the library."""
+        settings: dict[str, bool | int | str | None] = self.model_dump(exclude={"directory", "flavor", "timing_cache"})
+        return settings
+
+
 class NmsConfig(Section):
     """Non-maximum suppression, per class."""
 
@@ -225,6 +262,56 @@ class FusionConfig(Section):
     delete_s: Positive = Field(1.5, description="unseen for this long, a track ends")
 
 
+class LiveCamera(Section):
+    """What every live camera has."""
+
+    max_age_ms: Positive = Field(250.0, description="a frame captured longer ago than this is not taken")
+    timeout_s: Positive = Field(2.0, description="without a frame for this long, the camera is opened again")
+    frozen_s: Positive | None = Field(
+        1.0, description="the same picture for this long is none: sensors have noise; null: it may stay the same"
+    )
+
+
+class V4l2Camera(LiveCamera):
+    """A camera that Linux's V4L2 knows."""
+
+    source: Literal["v4l2"]
+    device: Path = Field(description="such as /dev/video0, or a link in /dev/v4l/by-path that stays the same")
+    format: Literal["mjpeg", "yuyv", "nv12"] = "mjpeg"
+    fps: Positive | None = Field(None, description="null: as the driver has it")
+
+
+class GStreamerCamera(LiveCamera):
+    """A camera behind a GStreamer pipeline."""
+
+    source: Literal["gstreamer"]
+    launch: Annotated[str, Field(min_length=1, max_length=4096)] = Field(
+        description="as for gst-launch, up to where the pictures come out; it can do whatever GStreamer can"
+    )
+    format: Literal["bgr", "nv12", "mjpeg"] = Field("nv12", description="what comes out, or is to be converted to")
+
+
+class RtspCamera(LiveCamera):
+    """A network camera."""
+
+    source: Literal["rtsp"]
+    url: Annotated[str, Field(pattern="^rtsps?://", max_length=2048)] = Field(
+        description="rtsp://HOST/PATH; ${NAME} is taken from the environment, such as a password"
+    )
+    transport: Literal["tcp", "udp"] = "tcp"
+
+
+class FileCamera(LiveCamera):
+    """A video file that plays over and over as if it were a camera."""
+
+    source: Literal["file"]
+    path: Path
+    frozen_s: Positive | None = None
+
+
+AnyCamera = Annotated[V4l2Camera | GStreamerCamera | RtspCamera | FileCamera, Field(discriminator="source")]
+
+
 class OutputConfig(Section):
     """What is written, and where."""
 
@@ -280,15 +367,23 @@ class Config(Section):
     """A whole run."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    preprocess: Literal["auto", "opencv", "dali", "kernel"] = Field(
+        "auto",
+        description="auto: opencv on the CPU; on a GPU dali, but kernel where DALI is not installed or has no code for it",
+    )
     threads: Annotated[int, Field(ge=1, le=256)] | None = Field(None, description="null: every core allowed")
     replay: Path | None = Field(None, description="a drive: .mcap, a video file, or a folder of images")
-    rig: Path | None = Field(None, description="calibration, where the drive holds none")
+    rig: Path | None = Field(None, description="calibration, where the drive holds none, and of live cameras")
+    cameras: Mapping[str, AnyCamera] = Field(
+        default_factory=dict, description="live cameras by their name in the rig; used where there is no replay"
+    )
     pace: Literal["realtime", "stepped"] = "realtime"
     loop: Annotated[int, Field(ge=1)] = Field(1, description="how often the drive is replayed")
     budget: BudgetConfig = BudgetConfig()
     enforcement: EnforcementConfig = EnforcementConfig()
     sync: SyncConfig = SyncConfig()
     detector: DetectorConfig = DetectorConfig()
+    engine: EngineConfig = EngineConfig()
     nms: NmsConfig = NmsConfig()
     fusion: FusionConfig = FusionConfig()
     output: OutputConfig = OutputConfig()
@@ -453,21 +548,19 @@ def validate(model: type[S], tree: dict[str, Any], path: Path) -> S:
 
 
 def _known_keys(model: type[Section], location: Sequence[Any]) -> list[str]:
+    here = [model]
     for part in location:
-        if isinstance(part, int):  # an item of a list
-            continue
-        inner = _section_in(model.model_fields[part].annotation) if part in model.model_fields else None
-        if inner is None:
-            return []
-        model = inner
-    return sorted(model.model_fields)
+        below = [s for m in here if part in m.model_fields for s in _sections_in(m.model_fields[part].annotation)]
+        tagged = [m for m in here if any(part in get_args(field.annotation) for field in m.model_fields.values())]
+        here = below or tagged or here  # or it is an item of a list, or a name in a mapping
+    return sorted({name for m in here for name in m.model_fields})
 
 
-def _section_in(annotation: Any) -> type[Section] | None:
-    """The model in a type such as ``tuple[RungConfig, ...]`` or ``RungDetector | None``."""
+def _sections_in(annotation: Any) -> list[type[Section]]:
+    """The models in a type such as ``tuple[RungConfig, ...]`` or ``RungDetector | None``."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation
-    return next(filter(None, map(_section_in, get_args(annotation))), None)
+        return [annotation]
+    return [section for inner in get_args(annotation) for section in _sections_in(inner)]
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from perception.messages import Candidates, Float32
+from perception.messages import Candidates, Float32, Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,15 @@ class Letterbox:
         if pad_position == "bottom_right":
             return cls(image_size, input_size, (width, height), 0, 0)
         return cls(image_size, input_size, (width, height), (input_size[0] - width) // 2, (input_size[1] - height) // 2)
+
+    def check(self, image: Image) -> None:
+        """Raise `ValueError` for an image that is not the camera's: boxes would be mapped back to the wrong places.
+
+        It may come at a half, a quarter or an eighth of its size, as decoders can give it: it is the same picture.
+        """
+        width, height = self.image_size
+        if image.shape not in {(-(-height // by), -(-width // by), 3) for by in (1, 2, 4, 8)}:
+            raise ValueError(f"image of shape {image.shape}, made for {(height, width, 3)}")
 
     @property
     def scale(self) -> tuple[float, float]:

@@ -12,15 +12,13 @@ from perception.preprocess.letterbox import Letterbox
 class OpenCvPreprocessor:
     """Letterboxes the images of one camera. It owns buffers, so each camera has its own.
 
-    `image_size` is (width, height) of the camera; `letterbox` is the geometry, for mapping boxes back. An image may
-    come at a half, a quarter or an eighth of that size, as decoders can give it: it is the same picture.
+    `image_size` is (width, height) of the camera; `letterbox` is the geometry, for mapping boxes back.
     """
 
     def __init__(self, image_size: tuple[int, int], spec: InputSpec) -> None:
         self.letterbox = Letterbox.fit(image_size, (spec.width, spec.height), spec.pad_position)
         width, height = self.letterbox.resized_size
         left, top = self.letterbox.left, self.letterbox.top
-        self._image_shapes = {(-(-image_size[1] // by), -(-image_size[0] // by), 3) for by in (1, 2, 4, 8)}
         self._rows, self._columns = slice(top, top + height), slice(left, left + width)
         self._resized = np.empty((height, width, 3), np.uint8)
         self._blue_green_red = [np.empty((height, width), np.uint8) for _ in range(3)]
@@ -33,8 +31,7 @@ class OpenCvPreprocessor:
 
     def __call__(self, image: Image, out: Float32) -> None:
         """Letterbox `image` (H, W, 3) uint8 BGR into `out` (3, h, w) float32, in place."""
-        if image.shape not in self._image_shapes:  # the letterbox would map boxes back to the wrong places
-            raise ValueError(f"image of shape {image.shape}, made for {max(self._image_shapes)}")
+        self.letterbox.check(image)
         cv2.resize(image, self.letterbox.resized_size, dst=self._resized, interpolation=cv2.INTER_LINEAR)
         # Planes first, floats after: three quarters of the bytes to move and twice as fast as blobFromImage.
         cv2.split(self._resized, self._blue_green_red)
