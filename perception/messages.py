@@ -331,7 +331,8 @@ class Truth:
     """Ground truth of one time: boxes in `base_link` at `stamp_ns`.
 
     `ids` (N,) are the instances' names, `labels` (N,) index CLASSES, `positions` (N, 3) are centres in metres,
-    `sizes` (N, 3) length, width, height, `yaws` (N,) radians.
+    `sizes` (N, 3) length, width, height, `yaws` (N,) radians. `visibility` (N,) is the largest part of each that any
+    camera sees, in [0, 1], NaN where the labels do not tell; None where none does.
     """
 
     stamp_ns: int
@@ -341,3 +342,4 @@ class Truth:
     sizes: Float
     yaws: Float
     map_from_base: Transform | None = None
+    visibility: Float | None = None

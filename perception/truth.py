@@ -86,7 +86,7 @@ class TruthView(NamedTuple):
 
     `boxes` (N, 4) are their extents in its image as x1 y1 x2 y2, cut off at its border, NaN where outside it. `visible`
     (N,) marks those that a detector must find: the centre in the image, high enough, not hidden behind other objects.
-    What other things hide them, houses or trees, is not known.
+    What other things hide them, houses or trees, is known only where the labels tell (`Truth.visibility`).
     """
 
     boxes: Float
@@ -108,7 +108,8 @@ class RigView:
         boxes = _extents(camera, edges)
         inside, depths = self._inside(name, truth.positions)
         high_enough = boxes[:, 3] - boxes[:, 1] >= LEAST_HEIGHT_PX  # false for NaN
-        return TruthView(boxes, inside & high_enough & (_unhidden(camera, edges, depths) >= LEAST_VISIBLE))
+        shown = (_unhidden(camera, edges, depths) >= LEAST_VISIBLE) & ~(_visibility(truth) < LEAST_VISIBLE)
+        return TruthView(boxes, inside & high_enough & shown)
 
     def visible(self, truth: Truth, missing: Container[str]) -> Bool:
         """Which objects (N,) any camera must find, `missing` ones left out."""
@@ -179,7 +180,14 @@ def _on_a_line(first: Truth, second: Truth, both: _Pairs, stamp_ns: int) -> Trut
     start = _take(first, both.a)
     way = second.positions[both.b] - start.positions
     turn = (second.yaws[both.b] - start.yaws + np.pi) % (2 * np.pi) - np.pi
-    return replace(start, stamp_ns=stamp_ns, positions=start.positions + part * way, yaws=start.yaws + part * turn)
+    nearest = start if part < 0.5 else _take(second, both.b)
+    return replace(
+        start,
+        stamp_ns=stamp_ns,
+        positions=start.positions + part * way,
+        yaws=start.yaws + part * turn,
+        visibility=_visibility(nearest),
+    )
 
 
 def _moved(truth: Truth, a_from_b: Transform | None) -> Truth:
@@ -198,6 +206,7 @@ def _take(truth: Truth, rows: NDArray[np.intp]) -> Truth:
         positions=truth.positions[rows],
         sizes=truth.sizes[rows],
         yaws=truth.yaws[rows],
+        visibility=_visibility(truth)[rows],
     )
 
 
@@ -209,4 +218,10 @@ def _joined(parts: list[Truth], stamp_ns: int) -> Truth:
         positions=np.concatenate([part.positions for part in parts]),
         sizes=np.concatenate([part.sizes for part in parts]),
         yaws=np.concatenate([part.yaws for part in parts]),
+        visibility=np.concatenate([_visibility(part) for part in parts]),
     )
+
+
+def _visibility(truth: Truth) -> Float:
+    """(N,), NaN where the labels do not tell."""
+    return np.full(len(truth.ids), np.nan) if truth.visibility is None else truth.visibility

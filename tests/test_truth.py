@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -142,3 +144,17 @@ def test_a_rig_sees_what_any_of_its_cameras_sees() -> None:
     assert VIEW.covered(truth.positions, ()).tolist() == [True, True, False]
     assert VIEW.covered(np.zeros((0, 3)), ()).shape == (0,)
     assert VIEW.visible(boxes(), ()).shape == (0,)
+
+
+def test_what_the_labels_say_is_hidden_need_not_be_found() -> None:
+    truth = replace(boxes((20, 0), (20, 5), (20, -5)), visibility=np.array([0.1, 0.9, np.nan]))
+    assert VIEW.of_camera("CAM", truth).visible.tolist() == [False, True, True]
+    assert VIEW.visible(truth, ()).tolist() == [False, True, True]
+
+
+def test_between_two_labels_visibility_is_that_of_the_nearer() -> None:
+    before = replace(boxes((20, 0)), visibility=np.array([0.1]))
+    after = replace(boxes((21, 0)), stamp_ns=SECOND, visibility=np.array([0.9]))
+    timeline = TruthTimeline([before, after])
+    shown = [timeline.at(round(part * SECOND), None) for part in (0.3, 0.7)]
+    assert [found.visibility.tolist() for found in shown if found and found.visibility is not None] == [[0.1], [0.9]]

@@ -6,6 +6,7 @@ in a few words what is wrong with it, and the caller adds where it was found.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -99,7 +100,10 @@ class Sweep:
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedBox:
-    """A ground-truth box in a frame of reference: centre and axes as `frame_from_box`, `size` (3,) along them."""
+    """A ground-truth box in a frame of reference: centre and axes as `frame_from_box`, `size` (3,) along them.
+
+    `visibility` is the largest part of it that any camera sees, in [0, 1], NaN where the label does not tell.
+    """
 
     stamp_ns: int
     frame: str
@@ -107,6 +111,7 @@ class AnnotatedBox:
     category: str
     frame_from_box: Transform
     size: Float
+    visibility: float
 
 
 def parse(schema: str, data: bytes) -> Any:
@@ -209,9 +214,10 @@ def sweep_of(message: Any, log_ns: int) -> Sweep:
 
 
 def boxes_of(message: Any, log_ns: int) -> Iterator[AnnotatedBox]:
-    """Read a SceneUpdate: the first cube of each entity, with the category that its metadata gives."""
+    """Read a SceneUpdate: the first cube of each entity, with what its metadata says of it."""
     for entity in message.entities:
-        category = next((pair.value for pair in entity.metadata if pair.key == "category"), None)
+        facts = {pair.key: pair.value for pair in entity.metadata}
+        category = facts.get("category")
         if category is None or not entity.cubes:
             continue
         cube = entity.cubes[0]
@@ -222,7 +228,17 @@ def boxes_of(message: Any, log_ns: int) -> Iterator[AnnotatedBox]:
             category,
             transform_of(cube.pose.position, cube.pose.orientation),
             _finite("box size", np.array([cube.size.x, cube.size.y, cube.size.z])),
+            _part(facts.get("visibility", "")),
         )
+
+
+def _part(text: str) -> float:
+    """A number in [0, 1]; NaN for what is none, as other data sets' words for visibility are not."""
+    try:
+        value = float(text)
+    except ValueError:
+        return math.nan
+    return value if 0 <= value <= 1 else math.nan
 
 
 def transform_of(translation: Any, rotation: Any) -> Transform:

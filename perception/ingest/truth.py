@@ -56,4 +56,5 @@ def truth_of(
         np.array([box.size for box, _, _ in boxes]).reshape(-1, 3),
         np.array([yaw_of(base_from_box.rotation) for base_from_box in placed]),
         map_from_base,
+        np.array([box.visibility for box, _, _ in boxes]),
     )

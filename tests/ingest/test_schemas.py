@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -148,3 +149,18 @@ def test_bytes_that_are_no_message_are_refused() -> None:
 def test_categories_of_data_sets(category: str, expected: str | None) -> None:
     label = label_of(category)
     assert (None if label is None else CLASSES[label]) == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [("0.25", 0.25), ("v60-80", None), ("7", None), ("nan", None), (None, None)]
+)
+def test_visibility_is_read_where_it_is_a_part_of_one(written: str | None, meant: float | None) -> None:
+    update = schemas.MESSAGES["foxglove.SceneUpdate"]()
+    entity = update.entities.add(id="1", frame_id="base_link")
+    entity.metadata.add(key="category", value="car")
+    if written is not None:
+        entity.metadata.add(key="visibility", value=written)
+    cube = entity.cubes.add()
+    cube.pose.orientation.w = 1.0
+    (box,) = schemas.boxes_of(update, 0)
+    assert box.visibility == pytest.approx(math.nan if meant is None else meant, nan_ok=True)
