@@ -71,6 +71,6 @@ def run_first(priority: int) -> str | None:
 
 def _may_lock() -> bool:
     """Whether the limit does not hold for this process: it has CAP_IPC_LOCK."""
-    with Path("/proc/self/status").open(encoding="ascii") as status:
-        effective = next((line.split()[1] for line in status if line.startswith("CapEff:")), "0")
+    status = Path("/proc/self/status").read_bytes().splitlines()
+    effective = next((line.split()[1] for line in status if line.startswith(b"CapEff:")), b"0")
     return bool(int(effective, 16) >> _CAP_IPC_LOCK & 1)

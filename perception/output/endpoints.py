@@ -65,7 +65,7 @@ def routes(health: Health, metrics: Metrics, record_flight: Callable[[str], bool
 class Endpoints:
     """Serves `routes` on a thread of its own.
 
-    Where the port is taken it says so once, and tries again every few seconds. `tell` is given such lines.
+    It says where, once; or that the port is taken, once, and tries again every few seconds. `tell` is given such lines.
     """
 
     def __init__(
@@ -104,8 +104,8 @@ class Endpoints:
                 told = True
                 await asyncio.sleep(_RETRY_S)
                 continue
-            if told:
-                self._tell(f"health and metrics are back, on {address}:{port}")
+            bound = server.sockets[0].getsockname()
+            self._tell(f"health and metrics: http://{address}:{bound[1]}/metrics")
             async with server:
                 await server.serve_forever()
 

@@ -20,7 +20,6 @@ from perception.output.jsonl import tracks_line
 TRACKS_SOCKET: Final = "tracks.sock"
 _MAX_CONSUMERS: Final = 16
 _LONGEST_PATH: Final = 107
-_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
 
 class TracksSocket:
@@ -47,7 +46,7 @@ class TracksSocket:
         except OSError as error:
             self._listener.close()
             raise unwritable(path, error) from None
-        self._listener.setblocking(False)  # noqa: FBT003 (its only argument)
+        self._listener.settimeout(0)
 
     @property
     def consumers(self) -> int:
@@ -75,6 +74,7 @@ class TracksSocket:
         with contextlib.suppress(OSError):  # nobody waits, or there are no descriptors left
             while True:
                 consumer, _ = self._listener.accept()
+                consumer.settimeout(0)
                 if len(self._consumers) < _MAX_CONSUMERS:
                     self._consumers.append(consumer)
                 else:
@@ -82,8 +82,8 @@ class TracksSocket:
 
     def _send(self, consumer: socket.socket, line: bytes) -> None:
         try:
-            consumer.send(line, _FLAGS)
-        except (ConnectionError, TimeoutError):
+            consumer.send(line)
+        except ConnectionError:
             self._consumers.remove(consumer)
             consumer.close()
         except OSError:  # no room, or a line longer than all the room there is
