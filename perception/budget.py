@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from perception.messages import STAGES, TickTimes
+from perception.messages import STAGES, UNDISTURBED, Decision, TickTimes
 
 WAITING: Final = "waiting"
 _NS_PER_MS: Final = 1_000_000
@@ -61,19 +61,28 @@ class Histogram:
         self._counts[min(int(position), self._BINS - 1)] += 1
         self._max_ns = max(self._max_ns, int(duration_ns))
 
+    @property
+    def count(self) -> int:
+        """How many durations were added."""
+        return int(self._counts.sum())
+
     def percentiles(self) -> Percentiles:
-        """Percentiles by nearest rank: each the middle of the bin that holds its rank, the maximum exact."""
+        """The usual quantiles, and the maximum."""
+        return Percentiles(self.count, *self.quantiles(0.5, 0.99, 0.999, 1.0))
+
+    def quantiles(self, *probabilities: float) -> list[float]:
+        """Milliseconds by nearest rank: each the middle of the bin that holds its rank, the maximum exact."""
         cumulative = np.cumsum(self._counts)
         count = int(cumulative[-1])
-        if count == 0:
-            return Percentiles(0, math.nan, math.nan, math.nan, math.nan)
 
-        def at(quantile: float) -> float:
-            rank = math.ceil(quantile * count)
+        def at(probability: float) -> float:
+            rank = max(math.ceil(probability * count), 1)
+            if rank == count:
+                return self._max_ns / _NS_PER_MS
             middle = int(np.searchsorted(cumulative, rank)) + 0.5
             return min(self._LOWEST_NS * math.exp(middle * self._GROWTH), self._max_ns) / _NS_PER_MS
 
-        return Percentiles(count, at(0.5), at(0.99), at(0.999), self._max_ns / _NS_PER_MS)
+        return [at(probability) if count else math.nan for probability in probabilities]
 
 
 def charge(times: TickTimes) -> dict[str, float]:
@@ -133,17 +142,30 @@ class LedgerRow:
     measured: Percentiles
 
 
+@dataclass(slots=True)
+class LevelUse:
+    """What was spent on a level of the ladder: ticks, and nanoseconds from the tick before to the last of them."""
+
+    ticks: int = 0
+    duration_ns: int = 0
+
+
 class Ledger:
     """What was spent: per stage, per camera and end to end, with the worst ticks kept whole.
 
     Flat in memory: histograms of fixed size, and a fixed number of worst ticks.
     """
 
-    def __init__(self, budget: Budget, cameras: Iterable[str], keep_worst: int = 5) -> None:
+    def __init__(self, budget: Budget, cameras: Collection[str], keep_worst: int = 5) -> None:
         self.budget = budget
         self.ticks = 0
         self.late = 0
         self.with_missing_camera = 0
+        self.dropped = 0
+        self.cut_off = dict.fromkeys(cameras, 0)
+        self.skipped = dict.fromkeys(cameras, 0)
+        self.levels: dict[int, LevelUse] = {}
+        self._published_ns: int | None = None
         self._end_to_end = _Row(Histogram(), budget.end_to_end_ns)
         self._age = _Row(Histogram(), None)
         self._stages = {name: _Row(Histogram(), budget.stage_ns[name]) for name in STAGES}
@@ -154,11 +176,19 @@ class Ledger:
         self._keep_worst = keep_worst
         self._worst: list[tuple[int, int, TickTimes]] = []
 
-    def enter(self, tick: int, times: TickTimes, age_ns: int, missing: Sequence[str]) -> None:
+    def enter(
+        self,
+        tick: int,
+        times: TickTimes,
+        age_ns: int,
+        missing: Sequence[str],
+        decision: Decision = UNDISTURBED,
+    ) -> None:
         """Book one tick; `age_ns` is publication minus capture on the time line of the data."""
         self.ticks += 1
         self.late += times.late
         self.with_missing_camera += bool(missing)
+        self._enter_decision(decision, times.published_ns)
         self._end_to_end.add(times.end_to_end_ns)
         self._age.add(age_ns)
         for stage, duration_ns in charge(times).items():
@@ -169,6 +199,17 @@ class Ledger:
         heapq.heappush(self._worst, (times.end_to_end_ns, tick, times))
         if len(self._worst) > self._keep_worst:
             heapq.heappop(self._worst)
+
+    def _enter_decision(self, decision: Decision, published_ns: int) -> None:
+        self.dropped += decision.dropped
+        for camera in decision.late:
+            self.cut_off[camera] += 1
+        for camera in decision.skipped:
+            self.skipped[camera] += 1
+        use = self.levels.setdefault(decision.level, LevelUse())
+        use.ticks += 1
+        use.duration_ns += published_ns - (published_ns if self._published_ns is None else self._published_ns)
+        self._published_ns = published_ns
 
     def stages(self) -> list[LedgerRow]:
         """The stages' charges per tick, then `waiting`."""
