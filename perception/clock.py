@@ -84,3 +84,37 @@ class SteppedClock:
     def stamp_ns(self) -> int:
         """Where the recording stands."""
         return self._stamp_ns
+
+
+class LiveClock:
+    """The vehicle's time: the epoch as the wall clock told it at start, carried on by the monotonic clock.
+
+    A wall clock that is stepped later, by NTP or a satellite receiver, disturbs neither ticks nor stamps.
+    """
+
+    stepped = False
+
+    def __init__(self) -> None:
+        self._offset_ns = time.time_ns() - time.monotonic_ns()
+
+    def now_ns(self) -> int:
+        """Monotonic nanoseconds."""
+        return time.monotonic_ns()
+
+    def due_ns(self, stamp_ns: int) -> int:
+        """The monotonic time at which the vehicle's time was or will be `stamp_ns`."""
+        return stamp_ns - self._offset_ns
+
+    def wait_until(self, stamp_ns: int) -> int:
+        """Sleep until `stamp_ns`; the monotonic time of that moment."""
+        due_ns = self.due_ns(stamp_ns)
+        time.sleep(max(0, due_ns - self.now_ns()) * 1e-9)
+        return due_ns
+
+    def stamp_ns(self) -> int:
+        """The vehicle's time now, in nanoseconds since the epoch."""
+        return self.stamp_of(self.now_ns())
+
+    def stamp_of(self, monotonic_ns: int) -> int:
+        """The vehicle's time at a moment of the monotonic clock, such as a driver's time stamp."""
+        return monotonic_ns + self._offset_ns

@@ -28,6 +28,7 @@ _PATH_KEYS: Final = (
     ("detector", "model"),
     ("engine", "directory"),
     ("enforcement", "ladder", "detector", "model"),
+    ("cameras", "*", "path"),
 )
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -246,6 +247,9 @@ class FusionConfig(Section):
     ground_std_m: Positive = Field(0.2, description="how far the road departs from the plane under the vehicle")
     pitch_std_deg: Positive = Field(0.5, description="how far the camera departs from its calibrated pitch")
     yaw_std_deg: Positive = Field(0.2, description="how far the camera departs from its calibrated yaw")
+    attributes: bool = Field(
+        default=True, description="use the depth, size and heading that a detector predicts, where it does"
+    )
     max_range_m: Positive = Field(100.0, description="objects further away are neither measured nor tracked")
     sizes: SizePriors = SizePriors()
     gate_probability: Annotated[float, Field(gt=0.5, lt=1)] = Field(
@@ -497,10 +501,12 @@ def _first_line(error: Exception) -> str:
 
 
 def _make_relative_to(tree: Any, keys: Sequence[str], directory: Path) -> None:
-    """Put the directory before a path, if there is one; a list on the way has it in each of its items."""
+    """Put the directory before a path, if there is one; a list, or a ``*`` in `keys`, stands for all that is there."""
     if isinstance(tree, list):
         for item in tree:
             _make_relative_to(item, keys, directory)
+    elif isinstance(tree, dict) and keys[0] == "*":
+        _make_relative_to(list(tree.values()), keys[1:], directory)
     elif isinstance(tree, dict):
         key, *rest = keys
         value = tree.get(key)

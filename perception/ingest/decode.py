@@ -57,7 +57,7 @@ def decode_image(data: bytes, camera: Camera, needed: tuple[int, int] | None = N
     size = _jpeg_size(data) if form == "jpeg" else _png_size(data)
     if size is None:
         raise UndecodableError(f"the {form} image is cut short or corrupt")
-    _check_size(size, camera)
+    check_size(size, camera)
     image = _imdecode(data, _reduction(size, needed) if form == "jpeg" else 1)
     if image is None:
         raise UndecodableError(f"the {form} image does not decode")
@@ -107,7 +107,7 @@ def frame_to_image(frame: VideoFrame, camera: Camera) -> Image:
     """A decoded video frame to (H, W, 3) uint8 BGR at the size of the camera's calibration."""
     if frame.is_corrupt:
         raise UndecodableError("a picture that its video stream marks as corrupt")
-    _check_size((frame.width, frame.height), camera)
+    check_size((frame.width, frame.height), camera)
     return cast("Image", frame.to_ndarray(format="bgr24"))
 
 
@@ -119,7 +119,8 @@ def _imdecode(data: bytes, reduction: int) -> Image | None:
     return cast("Image | None", image)  # OpenCV's types know neither None nor that colour images are uint8
 
 
-def _check_size(size: tuple[int, int], camera: Camera) -> None:
+def check_size(size: tuple[int, int], camera: Camera) -> None:
+    """Raise `UndecodableError` where an image has not the (width, height) that its camera is calibrated for."""
     if size != (camera.width, camera.height):
         raise UndecodableError(
             f"the image is {size[0]}x{size[1]}, where the calibration says {camera.width}x{camera.height}"

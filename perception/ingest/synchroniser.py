@@ -13,6 +13,7 @@ T = TypeVar("T")
 
 _MAX_STAMP: Final = 2**63 - 1
 _PART_OF_PERIOD: Final = 0.75
+_MISSED: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class Synchroniser(Generic[T]):
         self._faults = Faults()
         self._last_ns: dict[str, int] = {}
         self._period_ns: dict[str, int] = {}
+        self._usual_period_ns: dict[str, int] = {}
         self._newest_ns: int | None = None
         self._jumped_to_ns: int | None = None
         self._open: dict[str, T] = {}
@@ -92,6 +94,21 @@ class Synchroniser(Generic[T]):
         """Close the open group at the end of its window, as nothing more will come."""
         return [self._close(self._opened_ns + self._window_ns)] if self._open else []
 
+    @property
+    def opened_ns(self) -> int | None:
+        """When the first frame of the open group arrived; None where no group is open."""
+        return self._opened_ns if self._open else None
+
+    def due(self) -> list[str]:
+        """The cameras that the open group lacks and that should still come, going by their last frames and period.
+
+        Who has missed three ticks is no longer expected; nor is, in most ticks, who is slower than the others.
+        """
+        if not self._open:
+            return []
+        stamp_ns = max(self._open_captures.values())
+        return [camera for camera in self._cameras if camera not in self._open and self._expected(camera, stamp_ns)]
+
     def faults(self) -> list[str]:
         """What was dropped so far, a line for each camera and reason."""
         return self._faults.lines()
@@ -120,7 +137,9 @@ class Synchroniser(Generic[T]):
         self._jumped_to_ns = None
         self._newest_ns = max(capture_ns, self._newest_ns or 0)
         if last_ns is not None:
-            self._period_ns[camera] = capture_ns - last_ns
+            period_ns = capture_ns - last_ns
+            self._usual_period_ns[camera] = min(period_ns, self._period_ns.get(camera, period_ns))
+            self._period_ns[camera] = period_ns
         self._last_ns[camera] = capture_ns
         return None
 
@@ -142,3 +161,12 @@ class Synchroniser(Generic[T]):
         window_ns = min(self._window_ns, _PART_OF_PERIOD * period_ns)
         stamps = (capture_ns, *captures_ns.values())
         return max(stamps) - min(stamps) <= window_ns
+
+    def _expected(self, camera: str, stamp_ns: int) -> bool:
+        """Whether a camera should capture within the window of a stamp; unless it is known to, it may."""
+        period_ns = self._usual_period_ns.get(camera)
+        if period_ns is None:
+            return True
+        passed_ns = stamp_ns - self._last_ns[camera]
+        periods = round(passed_ns / period_ns)
+        return 1 <= periods <= _MISSED and abs(passed_ns - periods * period_ns) <= self._window_ns

@@ -81,9 +81,14 @@ class VideoDrive:
         return iter(())
 
 
+def open_video(path: Path) -> InputContainer:
+    """Open a video file within bounds; raises what PyAV raises."""
+    return av.open(str(path), container_options=_OPTIONS, options={"max_pixels": _OPTIONS["max_pixels"]})
+
+
 def _open(path: Path) -> InputContainer:
     try:
-        return av.open(str(path), container_options=_OPTIONS, options={"max_pixels": _OPTIONS["max_pixels"]})
+        return open_video(path)
     except (FFmpegError, OSError) as error:
         raise DriveError(
             f"{path}: neither an MCAP recording nor a video ({_FORMATS}): {error.strerror or type(error).__name__}"

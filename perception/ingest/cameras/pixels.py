@@ -1,0 +1,61 @@
+"""Pictures as cameras give them, to images."""
+
+from __future__ import annotations
+
+from typing import Final, cast
+
+import cv2
+import numpy as np
+from av.video.frame import VideoFrame
+
+from perception.ingest.cameras.camera import RawPicture
+from perception.ingest.decode import UndecodableError, check_size, decode_image, frame_to_image
+from perception.messages import Camera, Image
+
+_BYTES_PER_PIXEL: Final = {"yuyv": 2, "nv12": 1, "bgr": 3}
+_EVERY: Final = 8
+
+
+def to_image(picture: bytes | RawPicture | VideoFrame, camera: Camera, needed: tuple[int, int] | None = None) -> Image:
+    """A picture to (H, W, 3) uint8 BGR at the size of the camera's calibration, or smaller, as `decode_image`.
+
+    Raises `UndecodableError` with the reason.
+    """
+    if isinstance(picture, bytes):
+        return decode_image(picture, camera, needed)
+    if isinstance(picture, VideoFrame):
+        return frame_to_image(picture, camera)
+    check_size((picture.width, picture.height), camera)
+    rows = _rows(picture)
+    if picture.format == "bgr":
+        return np.ascontiguousarray(rows.reshape(picture.height, picture.width, 3))
+    if picture.format == "yuyv":
+        packed = rows.reshape(picture.height, picture.width, 2)
+        return cast("Image", cv2.cvtColor(packed, cv2.COLOR_YUV2BGR_YUY2))
+    return cast("Image", cv2.cvtColor(rows, cv2.COLOR_YUV2BGR_NV12))
+
+
+def same(a: bytes | RawPicture | VideoFrame, b: bytes | RawPicture | VideoFrame) -> bool:
+    """Whether two pictures are the same to the last bit, which no sensor gives twice; of a video's, in some rows."""
+    if isinstance(a, VideoFrame) and isinstance(b, VideoFrame):
+        return a.width == b.width and a.height == b.height and np.array_equal(_some_luma(a), _some_luma(b))
+    return a == b
+
+
+def _rows(picture: RawPicture) -> Image:
+    """The rows of all planes, without what pads them."""
+    height = picture.height * 3 // 2 if picture.format == "nv12" else picture.height
+    used = picture.width * _BYTES_PER_PIXEL[picture.format]
+    if picture.stride < used or len(picture.data) < height * picture.stride:
+        raise UndecodableError(
+            f"the {picture.format} picture has {len(picture.data)} bytes, "
+            f"{picture.width}x{picture.height} in rows of {picture.stride} are {height * picture.stride}"
+        )
+    rows = np.frombuffer(picture.data, np.uint8, height * picture.stride).reshape(height, picture.stride)
+    return np.ascontiguousarray(rows[:, :used])
+
+
+def _some_luma(frame: VideoFrame) -> Image:
+    plane = frame.planes[0]
+    rows: Image = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+    return rows[::_EVERY, : frame.width]

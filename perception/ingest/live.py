@@ -1,0 +1,214 @@
+"""Live cameras as a source of frame sets."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Final, NamedTuple
+
+from av.video.frame import VideoFrame
+
+from perception.clock import LiveClock
+from perception.config import LiveCamera, SyncConfig
+from perception.faults import Faults
+from perception.ingest.cameras.camera import Device
+from perception.ingest.cameras.feed import CameraHealth, Captured, Feed
+from perception.ingest.cameras.mailbox import StaleError
+from perception.ingest.cameras.pixels import to_image
+from perception.ingest.decode import UndecodableError
+from perception.ingest.synchroniser import Group, Synchroniser
+from perception.messages import EncodedImage, Frame, FrameSet, Image, Rig, Span
+
+_WAIT_S: Final = 0.2
+_CLOSE_S: Final = 1.0
+_WAITED_FOR: Final = ("starting", "streaming")
+
+
+class _Ingested(NamedTuple):
+    """A picture that is decoded; without an image, `problem` says why."""
+
+    image: Image | None
+    problem: str
+    span: Span
+
+
+class _Pending(NamedTuple):
+    camera: str
+    capture_ns: int
+    captured: Captured
+    ingested: Future[_Ingested]
+
+
+class Live:
+    """The cameras of a vehicle as a `Source`.
+
+    Each camera runs on a thread of its own and leaves its latest frame in a mailbox; `frame_sets` takes the frames from
+    there as they arrive, has them decoded by `threads` workers, and groups them. So whoever is slow to ask for the next
+    frame set gets the latest frames, and no queue grows. A group is handed over when all cameras are in that are
+    expected to be, or at the time that `ingest_until_ns` gives for its first arrival, or when the window has passed. A
+    frame that is not decoded by that time, or that does not decode, is missing from its set; but one at least is waited
+    for.
+
+    While nothing comes, `frame_sets` waits on, and tells `on_quiet` some five times a second for how many seconds there
+    has been no frame set. `close` ends it, from there or from any thread.
+
+    `needed` is the (width, height) that each camera's images are looked at in, as for `Replay`.
+    """
+
+    def __init__(
+        self,
+        rig: Rig,
+        devices: Mapping[str, Device],
+        cameras: Mapping[str, LiveCamera],
+        clock: LiveClock,
+        sync: SyncConfig,
+        *,
+        threads: int,
+        needed: Mapping[str, tuple[int, int]] | None = None,
+        ingest_until_ns: Callable[[int], int | None] = lambda _: None,
+        on_quiet: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        self.rig = rig
+        self._needed = needed or {}
+        self._clock = clock
+        self._ingest_until_ns = ingest_until_ns
+        self._on_quiet = on_quiet
+        until_ns = ingest_until_ns(0)  # what is captured further apart than a tick can wait is not of one tick
+        window_ms = sync.window_ms if until_ns is None else min(sync.window_ms, until_ns * 1e-6)
+        self._window_ns = round(window_ms * 1e6)
+        self._synchroniser: Synchroniser[_Pending] = Synchroniser(
+            tuple(rig), sync.model_copy(update={"window_ms": window_ms})
+        )
+        self._faults = Faults()
+        self._workers = ThreadPoolExecutor(threads, "decode")
+        self._closed = threading.Event()
+        self._arrived = threading.Condition()
+        self._max_age_ns = {name: round(camera.max_age_ms * 1e6) for name, camera in cameras.items()}
+        self._feeds = {
+            name: Feed(
+                name, devices[name], self._arrived, timeout_s=cameras[name].timeout_s, frozen_s=cameras[name].frozen_s
+            )
+            for name in rig
+        }
+
+    def frame_sets(self) -> Iterator[FrameSet]:
+        """Start the cameras and yield the frame sets in time order, each as soon as its frames are decoded."""
+        for feed in self._feeds.values():
+            feed.start()
+        tick = 0
+        last_ns = self._clock.now_ns()
+        while not self._closed.is_set():
+            self._wait_for_mail()
+            groups = self._take_in()
+            groups += self._give_up_waiting()
+            for group in groups:
+                frame_set = self._hand_over(tick, group)
+                if frame_set is not None:
+                    yield frame_set
+                    tick += 1
+                    last_ns = self._clock.now_ns()
+            quiet_s = (self._clock.now_ns() - last_ns) * 1e-9
+            if quiet_s > _WAIT_S:
+                self._on_quiet(quiet_s)
+
+    def faults(self) -> Sequence[str]:
+        """What was wrong so far, a line each."""
+        of_feeds = [line for feed in self._feeds.values() for line in feed.faults()]
+        return [*of_feeds, *self._synchroniser.faults(), *self._faults.lines()]
+
+    def health(self) -> dict[str, CameraHealth]:
+        """How each camera does now."""
+        return {name: feed.health() for name, feed in self._feeds.items()}
+
+    def close(self) -> None:
+        """Stop the cameras and the workers; a driver that does not return is not waited for."""
+        self._closed.set()
+        for feed in self._feeds.values():
+            feed.stop()
+        with self._arrived:
+            self._arrived.notify_all()
+        end_s = time.monotonic() + _CLOSE_S
+        for feed in self._feeds.values():
+            feed.join(max(0.0, end_s - time.monotonic()))
+        self._workers.shutdown(cancel_futures=True)
+
+    def _wait_for_mail(self) -> None:
+        """Until a frame arrives, or the open group need not be kept open any longer."""
+        until_ns = self._open_until_ns()
+        wait_s = _WAIT_S if until_ns is None else max(0.0, (until_ns - self._clock.now_ns()) * 1e-9)
+        with self._arrived:
+            if not self._closed.is_set() and not any(feed.mailbox for feed in self._feeds.values()):
+                self._arrived.wait(min(_WAIT_S, wait_s))
+
+    def _open_until_ns(self) -> int | None:
+        """When the open group is closed at the latest; None where no group is open."""
+        opened_ns = self._synchroniser.opened_ns
+        if opened_ns is None:
+            return None
+        until_ns = self._ingest_until_ns(opened_ns)
+        latest_ns = opened_ns + self._window_ns
+        return latest_ns if until_ns is None else min(until_ns, latest_ns)
+
+    def _take_in(self) -> list[Group[_Pending]]:
+        """Take what lies in the mailboxes, start its decoding, and put it into groups; those that are closed by it."""
+        mail = []
+        for name, feed in self._feeds.items():
+            try:
+                captured = feed.mailbox.take(self._clock.now_ns(), self._max_age_ns[name])
+            except StaleError as error:
+                self._faults.add((name, "stale"), f"{name}: frame dropped: {error}, max_age_ms")
+                continue
+            if captured is not None:
+                mail.append((captured.arrival_ns, name, captured))
+        groups = []
+        for arrival_ns, name, captured in sorted(mail, key=lambda item: item[0]):
+            capture_ns = self._clock.stamp_of(captured.capture_ns)
+            pending = _Pending(name, capture_ns, captured, self._workers.submit(self._ingest, name, captured))
+            groups += self._synchroniser.add(name, capture_ns, arrival_ns, pending)
+        return groups
+
+    def _give_up_waiting(self) -> list[Group[_Pending]]:
+        """Close the open group when nobody is expected any more, or it is time."""
+        until_ns = self._open_until_ns()
+        if until_ns is None:
+            return []
+        expected = any(self._feeds[name].state in _WAITED_FOR for name in self._synchroniser.due())
+        return [] if expected and self._clock.now_ns() < until_ns else self._synchroniser.flush()
+
+    def _ingest(self, name: str, captured: Captured) -> _Ingested:
+        """On a worker: make an image of a picture. A video's was being decoded since it arrived."""
+        started_ns = captured.arrival_ns if isinstance(captured.picture, VideoFrame) else self._clock.now_ns()
+        image, problem = None, ""
+        try:
+            image = to_image(captured.picture, self.rig[name], self._needed.get(name))
+        except UndecodableError as error:
+            problem = str(error)
+        return _Ingested(image, problem, Span(started_ns, self._clock.now_ns()))
+
+    def _hand_over(self, tick: int, group: Group[_Pending]) -> FrameSet | None:
+        """The frame set of a group, when its frames are decoded or it is time; None where none decoded."""
+        decoding = [pending.ingested for pending in group.frames.values()]
+        until_ns = self._ingest_until_ns(min(pending.captured.arrival_ns for pending in group.frames.values()))
+        wait(decoding, None if until_ns is None else max(0.0, (until_ns - self._clock.now_ns()) * 1e-9))
+        wait(decoding, return_when=FIRST_COMPLETED)  # without any frame there would be no tick
+        frames = tuple(frame for pending in group.frames.values() if (frame := self._frame(pending)) is not None)
+        if not frames:
+            return None
+        captures_ns = [frame.capture_ns for frame in frames]
+        present = {frame.camera for frame in frames}
+        missing = tuple(name for name in self.rig if name not in present)
+        return FrameSet(tick, max(captures_ns), max(captures_ns) - min(captures_ns), frames, missing)
+
+    def _frame(self, pending: _Pending) -> Frame | None:
+        name, captured = pending.camera, pending.captured
+        if not pending.ingested.done():
+            self._faults.add((name, "undecoded"), f"{name}: frame dropped: not decoded in time for its tick")
+            return None
+        ingested = pending.ingested.result()
+        if ingested.image is None:
+            self._faults.add((name, ingested.problem), f"{name}: frame dropped: {ingested.problem}")
+            return None
+        encoded = EncodedImage("jpeg", captured.picture) if isinstance(captured.picture, bytes) else None
+        return Frame(name, ingested.image, pending.capture_ns, captured.arrival_ns, ingested.span, encoded=encoded)

@@ -1,0 +1,44 @@
+"""The configured cameras of a vehicle, told apart by their source."""
+
+from __future__ import annotations
+
+from perception.config import AnyCamera, Config, FileCamera, GStreamerCamera, V4l2Camera
+from perception.errors import ConfigError
+from perception.ingest.cameras.camera import Device
+from perception.ingest.rig import load_rig
+from perception.messages import Camera, Rig
+
+
+def live_rig(config: Config) -> Rig:
+    """The calibration of the configured cameras, in the order of the rig file; raises `ConfigError`."""
+    if config.rig is None:
+        raise ConfigError(
+            "the cameras are not calibrated: name a rig file with rig: in the config or --rig "
+            "(configs/rigs/surround.yaml is an example)"
+        )
+    rig = load_rig(config.rig).to_rig()
+    for name in config.cameras:
+        if name not in rig:
+            raise ConfigError(f"cameras.{name}: is not calibrated; {config.rig} has {', '.join(rig)}")
+    return {name: camera for name, camera in rig.items() if name in config.cameras}
+
+
+def open_camera(config: AnyCamera, camera: Camera, began_ns: int) -> Device:
+    """One camera; files began to play at `began_ns` of the monotonic clock.
+
+    Nothing is opened yet, and a camera that is not there comes when it comes. Raises `BackendError` or `ConfigError`
+    for what can never be.
+    """
+    if isinstance(config, V4l2Camera):
+        from perception.ingest.cameras.v4l2 import V4l2Device  # noqa: PLC0415 (Linux only)
+
+        return V4l2Device(config.device, config.format, (camera.width, camera.height), config.fps)
+    if isinstance(config, GStreamerCamera):
+        from perception.ingest.cameras.gstreamer import GStreamerDevice  # noqa: PLC0415 (not for every run)
+
+        return GStreamerDevice(config.launch, config.format)
+    from perception.ingest.cameras.av import FileDevice, RtspDevice  # noqa: PLC0415 (not for every run)
+
+    if isinstance(config, FileCamera):
+        return FileDevice(config.path, began_ns)
+    return RtspDevice(config.url, config.transport, config.timeout_s)
