@@ -29,6 +29,7 @@ _PATH_KEYS: Final = (
     ("engine", "directory"),
     ("enforcement", "ladder", "detector", "model"),
     ("cameras", "*", "path"),
+    ("assume", "profile"),
 )
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -323,6 +324,14 @@ class OutputConfig(Section):
     record_images: bool = Field(default=False, description="put the input images into recording.mcap too")
     video: bool = False
     trace: bool = False
+    profile: Path | None = Field(None, description="write what this machine's ticks cost there, for `assume`")
+
+
+class AssumeConfig(Section):
+    """Another machine's costs, in virtual time, instead of this one's; for replays."""
+
+    profile: Path | None = Field(None, description="what that machine's ticks cost, as a run on it wrote it down")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="what is drawn from the profile")
 
 
 class FlightConfig(Section):
@@ -391,6 +400,7 @@ class Config(Section):
     nms: NmsConfig = NmsConfig()
     fusion: FusionConfig = FusionConfig()
     output: OutputConfig = OutputConfig()
+    assume: AssumeConfig = AssumeConfig()
     flight: FlightConfig = FlightConfig()
     daemon: DaemonConfig = DaemonConfig()
     health: HealthConfig = HealthConfig()
