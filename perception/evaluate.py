@@ -11,6 +11,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,10 +25,11 @@ from perception.accuracy import IOU, MATCH_M, DetectionAccuracy, TrackAccuracy
 from perception.errors import DriveError, PerceptionError, ResultsError
 from perception.ingest.open_drive import open_drive
 from perception.ingest.poses import PoseBuffer
+from perception.messages import CLASSES, Detections, Int32
 from perception.output.files import write_whole
 from perception.output.jsonl import DETECTIONS, TRACKS, read_detections, read_tracks
 from perception.output.summary import SUMMARY, read_summary
-from perception.truth import LEAST_HEIGHT_PX, LEAST_VISIBLE, RigView, TruthTimeline
+from perception.truth import LEAST_HEIGHT_PX, LEAST_VISIBLE, RigView, TruthTimeline, TruthView
 
 EVALUATION: Final = "evaluation.json"
 RANGE_M: Final = 50.0
@@ -42,11 +44,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rig", type=Path, help="calibration, for a drive that holds none (default: the run's)")
     parser.add_argument("--range-m", type=_metres, default=RANGE_M, help="MOTA, IDF1, HOTA up to here (default: 50)")
     parser.add_argument("--match-m", type=_metres, default=MATCH_M, help="centres this close match (default: 2)")
+    parser.add_argument("--classes", type=_classes, default=CLASSES, help="only these, such as car,truck,bus (all)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     arguments = parser.parse_args(argv)
     try:
         figures = evaluate(
-            arguments.run, arguments.drive, arguments.rig, match_m=arguments.match_m, range_m=arguments.range_m
+            arguments.run,
+            arguments.drive,
+            arguments.rig,
+            match_m=arguments.match_m,
+            range_m=arguments.range_m,
+            classes=arguments.classes,
         )
         text = json.dumps(figures, indent=2, allow_nan=False) + "\n"
         write_whole(arguments.run / EVALUATION, text.encode())
@@ -69,10 +77,28 @@ def _metres(text: str) -> float:
     return value
 
 
+def _classes(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    for name in names:
+        if name not in CLASSES:
+            raise argparse.ArgumentTypeError(f"no class {name!r}; there are: {', '.join(CLASSES)}")
+    return names
+
+
 def evaluate(
-    run: Path, drive_path: Path | None, rig_path: Path | None, *, match_m: float = MATCH_M, range_m: float = RANGE_M
+    run: Path,
+    drive_path: Path | None,
+    rig_path: Path | None,
+    *,
+    match_m: float = MATCH_M,
+    range_m: float = RANGE_M,
+    classes: Sequence[str] = CLASSES,
 ) -> dict[str, Any]:
-    """All figures of a run as plain values; raises a `PerceptionError` where something is missing or damaged."""
+    """All figures of a run as plain values; raises a `PerceptionError` where something is missing or damaged.
+
+    Objects of other than these `classes` are ignored: missing them is no error, and neither is finding them.
+    """
+    wanted = np.array([CLASSES.index(name) for name in classes], np.int32)
     drive_path, rig_path = _inputs(run, drive_path, rig_path)
     drive = open_drive(drive_path, rig_path)
     timeline = TruthTimeline(drive.truth())
@@ -91,12 +117,16 @@ def evaluate(
         if truth is not None:
             positions = np.array([track.position for track in published.tracks]).reshape(-1, 3)
             covered = cameras.covered(positions, published.missing)
-            tracks.add(published, truth, cameras.visible(truth, published.missing), covered)
+            covered &= np.isin([track.label for track in published.tracks], wanted)
+            visible = cameras.visible(truth, published.missing) & np.isin(truth.labels, wanted)
+            tracks.add(published, truth, visible, covered)
     images = 0
     for _, found in read_detections(run / DETECTIONS):
         truth = timeline.at(found.capture_ns, poses.at(found.capture_ns))
         if truth is not None and found.camera in drive.rig:
-            detections.add(found, cameras.of_camera(found.camera, truth), truth)
+            boxes, visible = cameras.of_camera(found.camera, truth)
+            seen = TruthView(boxes, visible & np.isin(truth.labels, wanted))
+            detections.add(_of_classes(found, wanted), seen, truth)
             images += 1
     if not any(compared):
         raise ResultsError(
@@ -115,10 +145,18 @@ def evaluate(
             "range_m": range_m,
             "least_height_px": LEAST_HEIGHT_PX,
             "least_visible": LEAST_VISIBLE,
+            "classes": list(classes),
         },
         "detection": detections.figures(),
         "tracks": tracks.figures(),
     }
+
+
+def _of_classes(found: Detections, wanted: Int32) -> Detections:
+    kept = np.flatnonzero(np.isin(found.labels, wanted))
+    return replace(
+        found, boxes=found.boxes[kept], scores=found.scores[kept], labels=found.labels[kept], attributes=None
+    )
 
 
 def _inputs(run: Path, drive: Path | None, rig: Path | None) -> tuple[Path, Path | None]:
@@ -150,8 +188,9 @@ def print_figures(console: Console, figures: dict[str, Any], path: Path) -> None
     table.add_section()
     table.add_row("all", *_recalls(detection, tracks), *_errors(tracks["all"]), style="bold")
     console.print(table)
+    which = "objects" if rules["classes"] == list(CLASSES) else f"of {', '.join(rules['classes'])}"
     judged = (
-        f"   {tracks['tracking']['objects']} objects to {rules['range_m']:g} m, centres within {rules['match_m']:g} m"
+        f"   {tracks['tracking']['objects']} {which} to {rules['range_m']:g} m, centres within {rules['match_m']:g} m"
     )
     console.print(Text.assemble(("Tracking", "bold"), (judged, "dim")))
     console.print(_tracking(tracks["tracking"]))

@@ -110,6 +110,21 @@ def test_a_known_offset_is_the_error(tmp_path: Path, drive: Path, capsys: pytest
     assert loose["tracks"]["tracking"]["MOTA"] == -1
 
 
+def test_other_classes_are_neither_missed_nor_false(
+    tmp_path: Path, drive: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = figures_of(write_run(tmp_path, drive), capsys, "--classes", "car,truck")
+    assert figures["tracks"]["tracking"]["objects"] == 2
+    assert figures["tracks"]["tracking"]["MOTA"] == 1
+    assert figures["detection"]["precision"] == 1
+    assert figures["rules"]["classes"] == ["car", "truck"]
+    none_of_them = figures_of(tmp_path, capsys, "--classes", "bus")
+    assert none_of_them["tracks"]["tracking"]["objects"] == 0
+    with pytest.raises(SystemExit):
+        evaluate.main([str(tmp_path), "--classes", "lorry"])
+    assert "no class 'lorry'" in capsys.readouterr().err
+
+
 def test_tables_show_the_same_figures(tmp_path: Path, drive: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate.main([str(write_run(tmp_path, drive))]) == 0
     text = capsys.readouterr().out

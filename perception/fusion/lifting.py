@@ -103,6 +103,7 @@ class Lifter:
         self._yaw_std = math.radians(config.yaw_std_deg)
         self._ground_std = config.ground_std_m
         self._least_inverse_range = 1 / config.max_range_m
+        self._use_attributes = config.attributes
         self._sizes = _usual_sizes(config)
 
     def lift(self, detections: Sequence[Detections], poses: Sequence[Transform | None]) -> list[Measurements]:
@@ -159,7 +160,7 @@ class Lifter:
 
     def _predicted_by(self, found: Detections) -> _Predicted:
         told = found.attributes
-        if told is None:
+        if told is None or not self._use_attributes:
             return _unpredicted(len(found))
         camera = self._cameras[self._index[found.camera]]
         turn = camera.base_from_camera.rotation

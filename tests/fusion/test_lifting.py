@@ -237,6 +237,16 @@ def test_cameras_with_and_without_attributes_go_together() -> None:
     np.testing.assert_array_equal(measured[1].positions, lift(rig["B"], without).positions)
 
 
+def test_attributes_are_left_aside_where_the_config_says_so() -> None:
+    rig = {"A": camera("A", 0.0)}
+    found = told(rig["A"], [stand(15.0, 1.0, CAR)], CAR)
+    without = Lifter(rig, FusionConfig(attributes=False)).lift([found], [None])
+    as_if_silent = Lifter(rig, CONFIG).lift([replace(found, attributes=None)], [None])
+    np.testing.assert_array_equal(without[0].positions, as_if_silent[0].positions)
+    assert np.isnan(without[0].yaws).all()
+    assert not np.isnan(Lifter(rig, CONFIG).lift([found], [None])[0].yaws).any()
+
+
 def test_cameras_are_lifted_together_as_each_would_be_alone() -> None:
     rig = {name: camera(name, yaw, "plumb_bob") for name, yaw in (("A", 0.0), ("B", 60.0), ("C", -60.0))}
     rng = np.random.default_rng(0)
