@@ -72,16 +72,23 @@ class GpuEngine(Protocol):
 
 
 def black_outputs(gpu: Gpu, engine: GpuEngine) -> dict[str, NDArray[Any]]:
-    """The outputs of a black image by name, without the batch axis, copied to the host; not for the hot path.
+    """The outputs of a black image, see `outputs_of`."""
+    return outputs_of(gpu, engine, np.zeros(1, np.float32))
 
-    Of `engine` only `context` is asked for, so a loader can call it to fill in `model`.
+
+def outputs_of(gpu: Gpu, engine: GpuEngine, image: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """The outputs of one `image`, as large as the engine's input or of one value for all of it.
+
+    By name, without the batch axis, copied to the host; not for the hot path. Of `engine` only `context` is asked for,
+    so a loader can call it to fill in `model`.
     """
     with ExitStack() as resources:
         resources.enter_context(gpu.current())
         stream = resources.enter_context(gpu.stream())
         context = engine.context(stream)
         resources.callback(context.close)
-        stream.upload(np.zeros(context.input.nbytes, np.uint8), context.input.pointer)
+        host = np.ascontiguousarray(np.broadcast_to(image, context.input.shape), context.input.dtype)
+        stream.upload(host, context.input.pointer)
         context.enqueue()
         outputs = [_download(stream, tensor) for tensor in context.outputs]
         stream.synchronize()
