@@ -69,6 +69,11 @@ def run_first(priority: int) -> str | None:
     return None
 
 
+def run_as_others() -> None:
+    """Give real-time priority back."""
+    os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
+
+
 def _may_lock() -> bool:
     """Whether the limit does not hold for this process: it has CAP_IPC_LOCK."""
     status = Path("/proc/self/status").read_bytes().splitlines()

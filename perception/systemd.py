@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Literal, TextIO
 
-Priority = Literal["error", "warning", "notice", "info"]
-_PRIORITIES: Final[Mapping[Priority, int]] = {"error": 3, "warning": 4, "notice": 5, "info": 6}  # syslog(3)
+Priority = Literal["error", "warning", "info"]
+Tell = Callable[[Priority, str], None]
+_PRIORITIES: Final[Mapping[Priority, int]] = {"error": 3, "warning": 4, "info": 6}  # syslog(3)
 _SEND_S: Final = 0.2
 
 
@@ -58,8 +59,8 @@ class Log:
     def __call__(self, priority: Priority, text: str) -> None:
         """Write one line; what cannot be written is lost."""
         line = " | ".join(text.splitlines())
-        quiet = priority in {"notice", "info"}
-        prefix = f"<{_PRIORITIES[priority]}>" if self._to_journal else "" if quiet else f"{priority}: "
+        in_words = "" if priority == "info" else f"{priority}: "
+        prefix = f"<{_PRIORITIES[priority]}>" if self._to_journal else in_words
         try:
             self._stream.write(f"{prefix}{line}\n")
             self._stream.flush()

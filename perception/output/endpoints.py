@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from perception.config import HealthConfig
 from perception.output.health import Health
 from perception.output.metrics import Metrics
+from perception.systemd import Tell
 
 _RETRY_S: Final = 5.0
 _PATIENCE_S: Final = 5.0
@@ -68,9 +69,7 @@ class Endpoints:
     It says where, once; or that the port is taken, once, and tries again every few seconds. `tell` is given such lines.
     """
 
-    def __init__(
-        self, config: HealthConfig, routes: Mapping[tuple[str, str], Route], tell: Callable[[str], None]
-    ) -> None:
+    def __init__(self, config: HealthConfig, routes: Mapping[tuple[str, str], Route], tell: Tell) -> None:
         self._config = config
         self._routes = routes
         self._tell = tell
@@ -100,12 +99,15 @@ class Endpoints:
             except OSError as error:
                 if not told:
                     reason = error.strerror or str(error)
-                    self._tell(f"no health and metrics: {address}:{port}: {reason}; tried again every {_RETRY_S:g} s")
+                    self._tell(
+                        "warning",
+                        f"no health and metrics: {address}:{port}: {reason}; tried again every {_RETRY_S:g} s",
+                    )
                 told = True
                 await asyncio.sleep(_RETRY_S)
                 continue
             bound = server.sockets[0].getsockname()
-            self._tell(f"health and metrics: http://{address}:{bound[1]}/metrics")
+            self._tell("info", f"health and metrics: http://{address}:{bound[1]}/metrics")
             async with server:
                 await server.serve_forever()
 

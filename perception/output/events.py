@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, Literal
+from typing import Final
 
 from perception.messages import Tick
+from perception.systemd import Tell
 
 _QUIET_NS: Final = 10_000_000_000
+_QUIET_S: Final = 1.0
 _MOST_FAULTS: Final = 100
-
-Tell = Callable[[Literal["warning", "info"], str], None]
 
 
 class Events:
     """Tells when a camera is lost or found, the ladder steps, a fault is new; of late ticks every ten seconds at most.
+
+    While no frames come at all, `quiet` is to be called.
 
     `faults` gives all that was wrong so far, as a source does; the first hundred are told.
     """
@@ -25,15 +27,26 @@ class Events:
         self._told_faults: set[str] = set()
         self._missing: tuple[str, ...] = ()
         self._level = 0
+        self._quiet = False
         self._late = self._worst_ns = 0
         self._summed_up_ns: int | None = None
 
     def record(self, tick: Tick) -> None:
         """Take in one tick."""
+        if self._quiet:
+            self._quiet = False
+            self._tell("info", "frames come again")
         self._cameras(tick.frames.missing)
         self._ladder(tick.tracks.decision.level)
         self._lateness(tick)
         self._new_faults()
+
+    def quiet(self, seconds: float) -> None:
+        """No frame set has come for so long."""
+        self._new_faults()
+        if not self._quiet and seconds >= _QUIET_S:
+            self._quiet = True
+            self._tell("warning", f"no frames from any camera for {seconds:.0f} s")
 
     def close(self) -> None:
         """Tell what has not been told yet."""

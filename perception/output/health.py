@@ -26,6 +26,11 @@ class Health:
         self.on_time_ns: int | None = None
         self._stale_s = stale_s
 
+    def begin(self, state: State) -> None:
+        """Go over to another state, in which no tick has been on time yet."""
+        self.on_time_ns = None
+        self.state = state
+
     def record(self, tick: Tick) -> None:
         """Take in one tick."""
         decision = tick.tracks.decision

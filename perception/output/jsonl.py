@@ -54,6 +54,10 @@ class TracksWriter:
         self._file.write(tracks_line(tracks))
         self._file.flush()
 
+    def record(self, tick: Tick) -> None:
+        """The same between ticks, for those who record and do not publish."""
+        self.publish(tick.tracks)
+
     def close(self) -> None:
         """Give the file its name."""
         self._file.close()

@@ -31,7 +31,7 @@ class Served:
         self.has_recorder = True
         self.told: list[str] = []
         answers = routes(self.health, self.metrics, self._record)
-        self.endpoints = Endpoints(HealthConfig(port=0), answers, self.told.append)
+        self.endpoints = Endpoints(HealthConfig(port=0), answers, lambda _, text: self.told.append(text))
         self.port = int(re.findall(r":(\d+)", until_told(self.told, 1))[-1])
 
     def _record(self, reason: str) -> bool:
@@ -134,7 +134,7 @@ def test_a_port_that_is_taken_is_told_once_and_tried_again(monkeypatch: pytest.M
     told: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        late = Endpoints(HealthConfig(port=port), {}, told.append)
+        late = Endpoints(HealthConfig(port=port), {}, lambda _, text: told.append(text))
         assert str(port) in until_told(told, 1)
         time.sleep(0.2)
         assert len(told) == 1

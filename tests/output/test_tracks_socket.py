@@ -22,7 +22,7 @@ def connect(path: Path) -> socket.socket:
 def ticks(consumer: socket.socket) -> list[int]:
     """All that waits to be read."""
     consumer.settimeout(0)
-    found = []
+    found: list[int] = []
     while True:
         try:
             line = consumer.recv(1 << 20)
