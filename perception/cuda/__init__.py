@@ -13,6 +13,7 @@ from perception.cuda.graph import Graph
 from perception.cuda.memory import DeviceMemory, Exchange, HostMemory
 from perception.cuda.module import Kernel, Launch, Module, blocks
 from perception.cuda.stream import Stream
+from perception.cuda.workspace import Workspace
 
 __all__ = [
     "DeviceMemory",
@@ -26,6 +27,7 @@ __all__ = [
     "Launch",
     "Module",
     "Stream",
+    "Workspace",
     "blocks",
     "load_driver",
 ]

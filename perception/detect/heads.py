@@ -41,13 +41,13 @@ class YoloV5Head:
     """YOLOv5, v7 and YOLOX with its decoding: (N, 5 + C) of centre, size, objectness, class scores; in pixels."""
 
     def __init__(self, label_of: Int32, score_threshold: float) -> None:
-        self._label_of = label_of
-        self._score_threshold = score_threshold
+        self.label_of = label_of
+        self.score_threshold = score_threshold
 
     @_quietly
     def __call__(self, outputs: Sequence[NDArray[Any]]) -> Candidates:
         """Decode the output of one image."""
-        _, boxes, scores, labels = _over_threshold(outputs[0], self._label_of, self._score_threshold)
+        _, boxes, scores, labels = _over_threshold(outputs[0], self.label_of, self.score_threshold)
         return _candidates(_corners(boxes), scores, labels)
 
 
@@ -58,17 +58,17 @@ class YoloXHead:
     """
 
     def __init__(self, grid: Grid, label_of: Int32, score_threshold: float) -> None:
-        self._grid = grid
-        self._label_of = label_of
-        self._score_threshold = score_threshold
+        self.grid = grid
+        self.label_of = label_of
+        self.score_threshold = score_threshold
 
     @_quietly
     def __call__(self, outputs: Sequence[NDArray[Any]]) -> Candidates:
         """Decode the output of one image."""
-        rows, boxes, scores, labels = _over_threshold(outputs[0], self._label_of, self._score_threshold)
+        rows, boxes, scores, labels = _over_threshold(outputs[0], self.label_of, self.score_threshold)
         np.exp(boxes[:, 2:], out=boxes[:, 2:])
-        boxes[:, :2] += self._grid.cells[rows]
-        boxes *= self._grid.strides[rows, None]
+        boxes[:, :2] += self.grid.cells[rows]
+        boxes *= self.grid.strides[rows, None]
         return _candidates(_corners(boxes), scores, labels)
 
 
@@ -76,19 +76,19 @@ class YoloV8Head:
     """YOLOv8, v9 and v11: (4 + C, N) of centre, size, class scores; in pixels, without objectness."""
 
     def __init__(self, label_of: Int32, score_threshold: float) -> None:
-        self._label_of = label_of
+        self.label_of = label_of
         self._mapped = 4 + np.flatnonzero(label_of != NOT_MAPPED)
-        self._score_threshold = score_threshold
+        self.score_threshold = score_threshold
 
     @_quietly
     def __call__(self, outputs: Sequence[NDArray[Any]]) -> Candidates:
         """Decode the output of one image."""
         # Six classes of COCO's eighty matter: looking at those alone first saves most of the work.
         best_mapped = outputs[0][self._mapped].max(axis=0)
-        near = outputs[0][:, np.flatnonzero(best_mapped >= self._score_threshold)].T
+        near = outputs[0][:, np.flatnonzero(best_mapped >= self.score_threshold)].T
         best = near[:, 4:].argmax(axis=1)
         scores = near[np.arange(len(near)), 4 + best]
-        return _candidates(_corners(near[:, :4]), scores, self._label_of[best])
+        return _candidates(_corners(near[:, :4]), scores, self.label_of[best])
 
 
 class EndToEndHead:
@@ -99,19 +99,19 @@ class EndToEndHead:
     """
 
     def __init__(self, order: Order | None, label_of: Int32, score_threshold: float) -> None:
-        self._order = order
-        self._label_of = label_of
-        self._score_threshold = score_threshold
+        self.order = order
+        self.label_of = label_of
+        self.score_threshold = score_threshold
 
     def __call__(self, outputs: Sequence[NDArray[Any]]) -> Candidates:
         """Decode the output or outputs of one image."""
-        if self._order is None:
+        if self.order is None:
             boxes, scores, classes = outputs[0][:, :4], outputs[0][:, 4], outputs[0][:, 5]
         else:
-            boxes, scores, classes = (outputs[i] for i in self._order)
+            boxes, scores, classes = (outputs[i] for i in self.order)
         # -1 and labels past the end are how some exports fill up unused rows.
-        rows = np.flatnonzero((scores >= self._score_threshold) & (classes >= 0) & (classes < len(self._label_of)))
-        return _candidates(boxes[rows], scores[rows], self._label_of[classes[rows].astype(np.intp)])
+        rows = np.flatnonzero((scores >= self.score_threshold) & (classes >= 0) & (classes < len(self.label_of)))
+        return _candidates(boxes[rows], scores[rows], self.label_of[classes[rows].astype(np.intp)])
 
 
 def grid(input_size: tuple[int, int], strides: Sequence[int]) -> Grid:

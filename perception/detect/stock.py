@@ -62,7 +62,7 @@ SIZE_MEANS: Final = np.array(
 
 
 _LARGEST_LOG: Final = 6.0  # exp(6) * 8 pixels, and 400 times any mean: more than there is
-_MOST_CANDIDATES: Final = 1000
+MOST_CANDIDATES: Final = 1000
 _STD_OF_LAPLACE: Final = math.sqrt(2)  # over its scale b
 
 
@@ -74,25 +74,25 @@ class StockHead:
 
     def __init__(self, input_size: tuple[int, int], label_of: Int32, score_threshold: float) -> None:
         self._anchors = anchors(*input_size)
-        self._label_of = label_of
+        self.label_of = label_of
         within = min(max(score_threshold, 1e-6), 1 - 1e-6)
-        self._least_logit = math.log(within / (1 - within))
+        self.least_logit = math.log(within / (1 - within))
 
     def __call__(self, outputs: Sequence[NDArray[Any]]) -> Candidates:
         """Decode the outputs of one image; a cell gives one candidate, of its best class."""
         logits = outputs[0].reshape(-1, SCORES)
-        cells = np.unique(np.flatnonzero(logits.reshape(-1) >= self._least_logit) // SCORES)
+        cells = np.unique(np.flatnonzero(logits.reshape(-1) >= self.least_logit) // SCORES)
         best = logits[cells].argmax(axis=1)
         logit = logits[cells, best]
         # A logit that is not finite is no detection.
-        keep = np.flatnonzero((self._label_of[best] != NOT_MAPPED) & np.isfinite(logit))
-        if len(keep) > _MOST_CANDIDATES:
-            keep = np.sort(keep[np.argsort(-logit[keep], kind="stable")[:_MOST_CANDIDATES]])
+        keep = np.flatnonzero((self.label_of[best] != NOT_MAPPED) & np.isfinite(logit))
+        if len(keep) > MOST_CANDIDATES:
+            keep = np.sort(keep[np.argsort(-logit[keep], kind="stable")[:MOST_CANDIDATES]])
         cells, best, logit = cells[keep], best[keep], logit[keep]
         raw = np.nan_to_num(outputs[1].reshape(-1, REGRESSION)[cells])
         boxes = _boxes(raw, self._anchors[cells])
         scores = (1 / (1 + np.exp(-logit))).astype(np.float32)
-        return Candidates(boxes, scores, self._label_of[best], _attributes(raw, boxes, best))
+        return Candidates(boxes, scores, self.label_of[best], _attributes(raw, boxes, best))
 
 
 def _boxes(raw: Float32, anchor: Float32) -> Float32:

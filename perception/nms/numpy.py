@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from perception.config import NmsConfig
 from perception.messages import Candidates, Float32, Int32
+from perception.nms.threshold import float32_at_most
 
 _BLOCK = 128
 """Candidates compared all with all at a time: the usual image needs one block."""
@@ -21,7 +22,7 @@ class NumpyNms:
     """
 
     def __init__(self, config: NmsConfig) -> None:
-        self._iou_threshold = _float32_at_most(config.iou_threshold)
+        self._iou_threshold = float32_at_most(config.iou_threshold)
         self._max_candidates = config.max_candidates
         self._max_detections = config.max_detections
 
@@ -32,13 +33,6 @@ class NumpyNms:
             boxes, labels = candidates.boxes[best], candidates.labels[best]
             kept = best[_suppress(boxes, labels, self._iou_threshold, self._max_detections)]
         return candidates.take(kept)
-
-
-def _float32_at_most(value: float) -> np.float32:
-    """The largest float32 not above `value`: a float32 IoU exceeds the one exactly when it exceeds the other."""
-    rounded = np.float32(value)
-    below: np.float32 = np.nextafter(rounded, np.float32(0))
-    return rounded if float(rounded) <= value else below
 
 
 def _best_first(candidates: Candidates) -> NDArray[np.intp]:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from perception import kernels
 from perception.config import NmsConfig
 from perception.messages import InputSpec
+from perception.nms.threshold import float32_at_most
+from perception.preprocess.kernel import plan_bytes
 from perception.preprocess.letterbox import Letterbox
 from tests.kernels.grid import Grid, blocks, buffer
 
@@ -23,14 +25,7 @@ _SELECTING: Final = (96, 1, 1)
 def letterbox_plan(image_size: tuple[int, int], pitch: int, spec: InputSpec) -> Any:
     """The argument of the kernels of letterbox.cu."""
     fit = Letterbox.fit(image_size, (spec.width, spec.height), spec.pad_position)
-    record = np.zeros((), kernels.LETTERBOX)
-    values = (*image_size, pitch, spec.width, spec.height, *fit.resized_size, fit.left, fit.top)
-    for name, value in zip(kernels.LETTERBOX.names or (), values, strict=False):
-        record[name] = value
-    record["rgb"], record["pad_value"] = spec.channel_order == "rgb", spec.pad_value
-    record["gain"] = spec.scale / np.array(spec.std)
-    record["bias"] = -np.array(spec.mean) / np.array(spec.std)
-    return record[()]
+    return np.frombuffer(bytearray(plan_bytes(fit, spec, image_size, pitch)), kernels.LETTERBOX)[0]
 
 
 def letterbox(grid: Grid, kernel: str, planes: Sequence[Table], plan: Any, dtype: Any) -> Table:
@@ -83,16 +78,10 @@ def suppress(grid: Grid, candidates: Table, count: Table, config: NmsConfig) -> 
     args = (candidates, keys, n, selected, left, m, ordered, origins)
     grid.launch("nms_order", (blocks(limit, _THREADS[0]), images, 1), _THREADS, *args)
 
-    overlaps, threshold = buffer(images * limit * words, np.uint64), _float32_at_most(config.iou_threshold)
+    overlaps, threshold = buffer(images * limit * words, np.uint64), float32_at_most(config.iou_threshold)
     grid.launch("nms_overlaps", (words, words, images), (64, 1, 1), ordered, left, m, threshold, overlaps)
 
     kept, kept_count = buffer(images * most, np.int32), buffer(images, np.int32)
     walk = (origins, left, m, overlaps, np.int32(most), kept, kept_count)
     grid.launch("nms_keep", (images, 1, 1), (32, 1, 1), *walk)
     return kept.reshape(images, most), kept_count
-
-
-def _float32_at_most(value: float) -> np.float32:
-    rounded = np.float32(value)
-    below: np.float32 = np.nextafter(rounded, np.float32(0))
-    return rounded if float(rounded) <= value else below

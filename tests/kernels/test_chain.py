@@ -79,9 +79,9 @@ def test_real_detector_finds_the_same(grid: Grid, seen: tuple[Path, str, int, st
     request.submit()
     (output,) = request.collect()
     rows, classes = len(output), output.shape[1] - 5
-    anchors, threshold = head._grid, np.float32(head._score_threshold)
+    anchors, threshold = head.grid, np.float32(head.score_threshold)
     sizes = np.int32(rows), np.int32(classes)
-    args = (np.array(output), *sizes, anchors.cells, anchors.strides, head._label_of, threshold)
+    args = (np.array(output), *sizes, anchors.cells, anchors.strides, head.label_of, threshold)
     (candidates,), count = stages.decode(grid, "decode_yolox", args, images=1, rows=rows, limit=rows)
     kept, kept_count = stages.suppress(grid, candidates, count, NMS)
     got = stages.take(grid, candidates, kept, kept_count)[0, : kept_count[0]]
