@@ -19,6 +19,7 @@ import numpy as np
 from perception.messages import STAGES, UNDISTURBED, Decision, TickTimes
 
 WAITING: Final = "waiting"
+_TOLERATED: Final = 0.01  # of the ticks: what a p99 does not see either
 _NS_PER_MS: Final = 1_000_000
 
 
@@ -99,7 +100,9 @@ def charge(times: TickTimes) -> dict[str, float]:
             edges.append((end, -1, stage))
     edges.sort()
     charges = dict.fromkeys((*STAGES, WAITING), 0.0)
-    active = dict.fromkeys(STAGES, 0)
+    for _, _, stage in edges:
+        charges.setdefault(stage, 0.0)
+    active = dict.fromkeys(charges, 0)
     running, since = 0, first
     for at, step, stage in edges:
         _share(charges, active, running, at - since)
@@ -168,7 +171,7 @@ class Ledger:
         self._published_ns: int | None = None
         self._end_to_end = _Row(Histogram(), budget.end_to_end_ns)
         self._age = _Row(Histogram(), None)
-        self._stages = {name: _Row(Histogram(), budget.stage_ns[name]) for name in STAGES}
+        self._stages = {name: _Row(Histogram(), budget_ns) for name, budget_ns in budget.stage_ns.items()}
         self._stages[WAITING] = _Row(Histogram(), None)
         self._per_camera = {
             (camera, stage): Histogram() for camera in cameras for stage in ("ingest", "preprocess", "detect", "nms")
@@ -192,10 +195,12 @@ class Ledger:
         self._end_to_end.add(times.end_to_end_ns)
         self._age.add(age_ns)
         for stage, duration_ns in charge(times).items():
+            if stage not in self._stages:
+                self._stages[stage] = _Row(Histogram(), None)
             self._stages[stage].add(duration_ns)
         for stage, camera, start_ns, end_ns in times.spans:
             if camera:
-                self._per_camera[camera, stage].add(end_ns - start_ns)
+                self._of_camera(camera, stage).add(end_ns - start_ns)
         heapq.heappush(self._worst, (times.end_to_end_ns, tick, times))
         if len(self._worst) > self._keep_worst:
             heapq.heappop(self._worst)
@@ -212,7 +217,7 @@ class Ledger:
         self._published_ns = published_ns
 
     def stages(self) -> list[LedgerRow]:
-        """The stages' charges per tick, then `waiting`."""
+        """The stages' charges per tick, then `waiting`, then what no budget was made for."""
         return [self._row(name, row) for name, row in self._stages.items()]
 
     def end_to_end(self) -> LedgerRow:
@@ -234,7 +239,44 @@ class Ledger:
         """The slowest ticks, slowest first, with their full timelines."""
         return [(tick, times) for _, tick, times in sorted(self._worst, key=lambda w: (-w[0], w[1]))]
 
+    def _of_camera(self, camera: str, stage: str) -> Histogram:
+        if (camera, stage) not in self._per_camera:
+            self._per_camera[camera, stage] = Histogram()
+        return self._per_camera[camera, stage]
+
     @staticmethod
     def _row(name: str, row: _Row) -> LedgerRow:
         budget_ms = None if row.budget_ns is None else row.budget_ns / _NS_PER_MS
         return LedgerRow(name, budget_ms, row.overruns, row.histogram.percentiles())
+
+
+def breaches(ledger: Ledger) -> list[str]:
+    """What of an account breaks its budget, a line each; none where it holds.
+
+    A tick that is late does, a stage whose p99 exceeds its budget, and the world is closed: so does a stage that has no
+    budget, and a budget whose stage was never at work. Enforcement keeps ticks on time by leaving work out, and what is
+    left out costs nothing; so where more than one tick in a hundred had to do without something, that is a breach too.
+    """
+    found = [problem for row in ledger.stages() if (problem := _breach(row)) is not None]
+    if ledger.late:
+        found.append(f"{ledger.late} of {ledger.ticks} ticks were late")
+    below = sum(use.ticks for level, use in ledger.levels.items() if level)
+    left_out = {"dropped": ledger.dropped, "on a lower level of the ladder": below}
+    left_out |= {f"without {camera}, which was cut off": count for camera, count in ledger.cut_off.items()}
+    for what, count in left_out.items():
+        if count > _TOLERATED * ledger.ticks:
+            found.append(f"{count} of {ledger.ticks} ticks were {what}")
+    return found
+
+
+def _breach(row: LedgerRow) -> str | None:
+    worked = row.measured.count > 0 and row.measured.max > 0
+    if row.name == WAITING:
+        return None
+    if row.budget_ms is None:
+        return f"{row.name}: no budget, and it was at work" if worked else None
+    if not worked:
+        return f"{row.name}: a budget of {row.budget_ms:g} ms, and it was never at work"
+    if row.measured.p99 > row.budget_ms:
+        return f"{row.name}: p99 of {row.measured.p99:.2f} ms, over its budget of {row.budget_ms:g} ms"
+    return None

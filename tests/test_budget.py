@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perception.budget import WAITING, Budget, Histogram, Ledger, charge
-from perception.messages import STAGES, StageSpan, TickTimes
+from perception.budget import WAITING, Budget, Histogram, Ledger, breaches, charge
+from perception.messages import STAGES, UNDISTURBED, Decision, StageSpan, TickTimes
 
 MS = 1_000_000
 BUDGET = Budget(20 * MS, dict.fromkeys(STAGES, 3 * MS))
@@ -95,6 +95,59 @@ def test_ledger_keeps_the_worst_ticks_whole() -> None:
     assert [tick for tick, _ in ledger.worst()] == [1, 2]
 
 
-def test_an_unbudgeted_stage_is_refused() -> None:
-    with pytest.raises(KeyError):
-        Ledger(Budget(20 * MS, {"detect": 1}), ["A"])
+WORK = tuple(StageSpan(stage, "", i * MS, (i + 1) * MS) for i, stage in enumerate(STAGES))
+
+
+def held(*spans: StageSpan, budget: Budget = BUDGET, ticks: int = 100, decision: Decision = UNDISTURBED) -> list[str]:
+    """What `breaches` says of an account of ticks that all have these spans."""
+    ledger = Ledger(budget, ["A"])
+    for tick in range(ticks):
+        ledger.enter(tick, times(*spans), 0, (), decision)
+    return breaches(ledger)
+
+
+def test_a_budget_that_holds_has_no_breaches() -> None:
+    assert held(*WORK) == []
+
+
+def test_a_p99_over_its_budget_is_a_breach_and_names_the_stage() -> None:
+    tight = Budget(20 * MS, BUDGET.stage_ns | {"nms": 999_000})
+    assert held(*WORK, budget=tight) == ["nms: p99 of 1.00 ms, over its budget of 0.999 ms"]
+
+
+def test_late_ticks_are_a_breach() -> None:
+    ledger = Ledger(BUDGET, ["A"])
+    for tick in range(1000):
+        ledger.enter(tick, times(*WORK, published=(21 if tick == 7 else 10) * MS), 0, ())
+    assert breaches(ledger) == ["1 of 1000 ticks were late"]
+
+
+def test_a_stage_without_a_budget_is_a_breach() -> None:
+    assert held(*WORK, StageSpan("segment", "A", 6 * MS, 7 * MS)) == ["segment: no budget, and it was at work"]
+    without = Budget(20 * MS, {stage: budget for stage, budget in BUDGET.stage_ns.items() if stage != "fusion"})
+    assert held(*WORK, budget=without) == ["fusion: no budget, and it was at work"]
+
+
+def test_a_budget_without_a_stage_is_a_breach() -> None:
+    more = Budget(20 * MS, BUDGET.stage_ns | {"segment": MS})
+    assert held(*WORK, budget=more) == ["segment: a budget of 1 ms, and it was never at work"]
+    assert "fusion: a budget of 3 ms, and it was never at work" in held(*(s for s in WORK if s.stage != "fusion"))
+
+
+@pytest.mark.parametrize(
+    ("decision", "breach"),
+    [
+        (Decision(dropped=True), "100 of 100 ticks were dropped"),
+        (Decision(level=2), "100 of 100 ticks were on a lower level of the ladder"),
+        (Decision(late=("A",)), "100 of 100 ticks were without A, which was cut off"),
+    ],
+)
+def test_being_on_time_by_leaving_work_out_is_a_breach(decision: Decision, breach: str) -> None:
+    assert breach in held(*WORK, decision=decision)
+
+
+def test_one_tick_in_a_hundred_may_be_degraded() -> None:
+    ledger = Ledger(BUDGET, ["A"])
+    for tick in range(200):
+        ledger.enter(tick, times(*WORK), 0, (), Decision(late=("A",)) if tick < 2 else UNDISTURBED)
+    assert breaches(ledger) == []
