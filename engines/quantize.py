@@ -24,7 +24,7 @@ from rich.table import Table
 
 from engines import qdq
 from engines.coverage import Coverage, Profile, parse_tags
-from engines.frames import cameras, frames
+from engines.frames import cameras, frames, parse_every
 from engines.runner import Runner, Tensors
 from perception import config
 from perception.config import Config, NmsConfig, Section
@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--allow-gap", action="append", default=[], metavar="TAG", help="let a tag of the profile be missing")
     add("--tags", default=None, metavar="KEY=VALUE,...", help="tags of drives that hold none, such as light=day")
+    add("--every", type=parse_every, metavar="N", help="one frame set in so many (default: that of --settings)")
     add("--rig", type=Path, metavar="FILE", help="calibration of cameras, for drives that hold none")
     add("--config", default="base.yaml", metavar="NAME", help="its detector section tells how the model is used")
     add("--settings", default="engines/quantize.yaml", metavar="NAME", help="see configs/engines/quantize.yaml")
@@ -100,7 +101,7 @@ def _quantize(arguments: argparse.Namespace) -> None:
     sizes = cameras(arguments.calibrate, arguments.rig)
     tensors = Tensors(sizes, _input_spec(arguments.model, run_config))
     given = parse_tags(arguments.tags) if arguments.tags else {}
-    job = _Job(arguments.calibrate, arguments.rig, given, settings.every)
+    job = _Job(arguments.calibrate, arguments.rig, given, arguments.every or settings.every)
 
     coverage = Coverage(profile, list(sizes), arguments.allow_gap)
     digest, count = _survey(job, coverage)

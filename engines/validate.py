@@ -22,7 +22,7 @@ from rich.table import Table
 
 from engines.accuracy import Accuracy, Errors, TrueBoxes, count_errors, evaluate
 from engines.coverage import parse_tags
-from engines.frames import cameras, frames
+from engines.frames import cameras, frames, parse_every
 from engines.quantize import file_hash
 from engines.runner import Runner, Tensors
 from perception import config
@@ -80,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("model", type=Path, metavar="MODEL.onnx")
     add("int8", type=Path, metavar="MODEL.int8.onnx")
     add("--drives", type=Path, nargs="+", required=True, metavar="DRIVE", help="recordings with ground truth")
+    add("--every", type=parse_every, metavar="N", help="one frame set in so many (default: that of --limits)")
     add("--rig", type=Path, metavar="FILE", help="calibration of cameras, for drives that hold none")
     add("--tags", default=None, metavar="KEY=VALUE,...", help="tags of drives that hold none, such as light=day")
     add("--config", default="base.yaml", metavar="NAME", help="its detector section tells how the models are used")
@@ -113,7 +114,7 @@ def _validate(arguments: argparse.Namespace) -> int:
     if described.source.sha256 != sha256(arguments.model):
         raise ModelError(f"{arguments.int8}: not made from {arguments.model} but from another {described.source.name}")
     console = Console()
-    compared = _compare(arguments, limits.every, console)
+    compared = _compare(arguments, arguments.every or limits.every, console)
     float32, int8 = compared.accuracy()
     names = sorted(set().union(*compared.conditions))
     by_condition = {name: compared.accuracy(name) for name in names}

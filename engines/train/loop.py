@@ -56,7 +56,8 @@ def train(
                 progress.update(task, advance=1, status=_listed(terms))
             measured = validate(run.average)
             run.history.append(Epoch(losses, measured))
-            progress.update(task, status=f"{_listed(losses)}; {_listed(measured)}")
+            progress.remove_task(task)
+            progress.console.print(f"epoch {epoch + 1}/{config.epochs}  {_listed(losses)}; {_listed(measured)}")
             run.save(checkpoint, identity)
     return run.average, run.history
 
