@@ -1,6 +1,10 @@
 from __future__ import annotations
 
-from perception.clock import RealTimeReplayClock, SteppedClock
+import time
+
+import pytest
+
+from perception.clock import LiveClock, RealTimeReplayClock, SteppedClock
 
 MS = 1_000_000
 
@@ -27,3 +31,21 @@ def test_stepped_time_jumps_and_never_runs_back() -> None:
     assert clock.wait_until(10**18) - before < 10**9
     clock.wait_until(5)
     assert clock.stamp_ns() == 10**18
+
+
+def test_the_vehicles_time_is_the_epoch_and_a_stepped_wall_clock_does_not_disturb_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = LiveClock()
+    epoch_ns = time.time_ns()
+    assert abs(clock.stamp_ns() - epoch_ns) < 1000 * MS
+    real_time_ns = time.time_ns
+    for hours in (1, -1):
+        monkeypatch.setattr(time, "time_ns", lambda hours=hours: real_time_ns() + hours * 3600 * 1000 * MS)
+        assert abs(time.time_ns() - epoch_ns) > 3000 * 1000 * MS
+        assert abs(clock.stamp_ns() - epoch_ns) < 10_000 * MS
+        captured = time.monotonic_ns()
+        assert clock.due_ns(clock.stamp_of(captured)) == captured
+        due = clock.wait_until(clock.stamp_of(captured) + 5 * MS)
+        assert due == captured + 5 * MS
+        assert clock.now_ns() >= due

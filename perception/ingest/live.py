@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from av.video.frame import VideoFrame
@@ -13,13 +14,14 @@ from av.video.frame import VideoFrame
 from perception.clock import LiveClock
 from perception.config import LiveCamera, SyncConfig
 from perception.faults import Faults
+from perception.governor import Enforcement, Undisturbed
 from perception.ingest.cameras.camera import Device
 from perception.ingest.cameras.feed import CameraHealth, Captured, Feed
 from perception.ingest.cameras.mailbox import StaleError
 from perception.ingest.cameras.pixels import to_image
 from perception.ingest.decode import UndecodableError
 from perception.ingest.synchroniser import Group, Synchroniser
-from perception.messages import EncodedImage, Frame, FrameSet, Image, Rig, Span
+from perception.messages import NO_IMAGE, EncodedImage, Frame, FrameSet, Image, Rig, Span
 
 _WAIT_S: Final = 0.2
 _CLOSE_S: Final = 1.0
@@ -34,27 +36,29 @@ class _Ingested(NamedTuple):
     span: Span
 
 
-class _Pending(NamedTuple):
+@dataclass(eq=False, slots=True)
+class _Pending:
+    """A frame on its way; its decoding starts when it is known which tick it belongs to."""
+
     camera: str
     capture_ns: int
     captured: Captured
-    ingested: Future[_Ingested]
+    ingested: Future[_Ingested] | None = None
 
 
 class Live:
     """The cameras of a vehicle as a `Source`.
 
     Each camera runs on a thread of its own and leaves its latest frame in a mailbox; `frame_sets` takes the frames from
-    there as they arrive, has them decoded by `threads` workers, and groups them. So whoever is slow to ask for the next
+    there as they arrive, groups them, and has them decoded by `threads` workers. So whoever is slow to ask for the next
     frame set gets the latest frames, and no queue grows. A group is handed over when all cameras are in that are
-    expected to be, or at the time that `ingest_until_ns` gives for its first arrival, or when the window has passed. A
-    frame that is not decoded by that time, or that does not decode, is missing from its set; but one at least is waited
-    for.
+    expected to be, or when `enforcement` says that it is time, or when the window has passed. A frame that does not
+    decode is missing from its set.
 
     While nothing comes, `frame_sets` waits on, and tells `on_quiet` some five times a second for how many seconds there
     has been no frame set. `close` ends it, from there or from any thread.
 
-    `needed` is the (width, height) that each camera's images are looked at in, as for `Replay`.
+    `needed` and `enforcement` are as for `Replay`.
     """
 
     def __init__(
@@ -67,20 +71,22 @@ class Live:
         *,
         threads: int,
         needed: Mapping[str, tuple[int, int]] | None = None,
-        ingest_until_ns: Callable[[int], int | None] = lambda _: None,
+        enforcement: Enforcement | None = None,
         on_quiet: Callable[[float], None] = lambda _: None,
     ) -> None:
         self.rig = rig
         self._needed = needed or {}
         self._clock = clock
-        self._ingest_until_ns = ingest_until_ns
+        self._enforcement = enforcement or Undisturbed(rig)
         self._on_quiet = on_quiet
-        until_ns = ingest_until_ns(0)  # what is captured further apart than a tick can wait is not of one tick
+        # what is captured further apart than a tick can wait is not of one tick
+        until_ns = self._enforcement.ingest_until_ns(0)
         window_ms = sync.window_ms if until_ns is None else min(sync.window_ms, until_ns * 1e-6)
         self._window_ns = round(window_ms * 1e6)
         self._synchroniser: Synchroniser[_Pending] = Synchroniser(
             tuple(rig), sync.model_copy(update={"window_ms": window_ms})
         )
+        self._tick = 0
         self._faults = Faults()
         self._workers = ThreadPoolExecutor(threads, "decode")
         self._closed = threading.Event()
@@ -97,17 +103,16 @@ class Live:
         """Start the cameras and yield the frame sets in time order, each as soon as its frames are decoded."""
         for feed in self._feeds.values():
             feed.start()
-        tick = 0
         last_ns = self._clock.now_ns()
         while not self._closed.is_set():
             self._wait_for_mail()
             groups = self._take_in()
             groups += self._give_up_waiting()
             for group in groups:
-                frame_set = self._hand_over(tick, group)
+                frame_set = self._hand_over(group)
+                self._tick += 1
                 if frame_set is not None:
                     yield frame_set
-                    tick += 1
                     last_ns = self._clock.now_ns()
             quiet_s = (self._clock.now_ns() - last_ns) * 1e-9
             if quiet_s > _WAIT_S:
@@ -147,7 +152,7 @@ class Live:
         opened_ns = self._synchroniser.opened_ns
         if opened_ns is None:
             return None
-        until_ns = self._ingest_until_ns(opened_ns)
+        until_ns = self._enforcement.ingest_until_ns(opened_ns)
         latest_ns = opened_ns + self._window_ns
         return latest_ns if until_ns is None else min(until_ns, latest_ns)
 
@@ -162,11 +167,13 @@ class Live:
                 continue
             if captured is not None:
                 mail.append((captured.arrival_ns, name, captured))
-        groups = []
+        groups: list[Group[_Pending]] = []
         for arrival_ns, name, captured in sorted(mail, key=lambda item: item[0]):
-            capture_ns = self._clock.stamp_of(captured.capture_ns)
-            pending = _Pending(name, capture_ns, captured, self._workers.submit(self._ingest, name, captured))
-            groups += self._synchroniser.add(name, capture_ns, arrival_ns, pending)
+            pending = _Pending(name, self._clock.stamp_of(captured.capture_ns), captured)
+            closed = self._synchroniser.add(name, pending.capture_ns, arrival_ns, pending)
+            before = len(groups) + sum(group.frames.get(name) is not pending for group in closed)
+            pending.ingested = self._workers.submit(self._ingest, self._tick + before, name, captured)
+            groups += closed
         return groups
 
     def _give_up_waiting(self) -> list[Group[_Pending]]:
@@ -177,9 +184,11 @@ class Live:
         expected = any(self._feeds[name].state in _WAITED_FOR for name in self._synchroniser.due())
         return [] if expected and self._clock.now_ns() < until_ns else self._synchroniser.flush()
 
-    def _ingest(self, name: str, captured: Captured) -> _Ingested:
-        """On a worker: make an image of a picture. A video's was being decoded since it arrived."""
+    def _ingest(self, tick: int, name: str, captured: Captured) -> _Ingested:
+        """On a worker: make an image of a picture, if it is wanted. A video's was being decoded since it arrived."""
         started_ns = captured.arrival_ns if isinstance(captured.picture, VideoFrame) else self._clock.now_ns()
+        if name not in self._enforcement.wanted(tick):
+            return _Ingested(NO_IMAGE, "", Span(started_ns, self._clock.now_ns()))
         image, problem = None, ""
         try:
             image = to_image(captured.picture, self.rig[name], self._needed.get(name))
@@ -187,28 +196,29 @@ class Live:
             problem = str(error)
         return _Ingested(image, problem, Span(started_ns, self._clock.now_ns()))
 
-    def _hand_over(self, tick: int, group: Group[_Pending]) -> FrameSet | None:
-        """The frame set of a group, when its frames are decoded or it is time; None where none decoded."""
-        decoding = [pending.ingested for pending in group.frames.values()]
-        until_ns = self._ingest_until_ns(min(pending.captured.arrival_ns for pending in group.frames.values()))
+    def _hand_over(self, group: Group[_Pending]) -> FrameSet | None:
+        """The frame set of a group, when its frames are decoded or it is time; None where none of them decodes."""
+        decoding = [pending.ingested for pending in group.frames.values() if pending.ingested is not None]
+        until_ns = self._enforcement.ingest_until_ns(
+            min(pending.captured.arrival_ns for pending in group.frames.values())
+        )
         wait(decoding, None if until_ns is None else max(0.0, (until_ns - self._clock.now_ns()) * 1e-9))
-        wait(decoding, return_when=FIRST_COMPLETED)  # without any frame there would be no tick
         frames = tuple(frame for pending in group.frames.values() if (frame := self._frame(pending)) is not None)
         if not frames:
             return None
         captures_ns = [frame.capture_ns for frame in frames]
         present = {frame.camera for frame in frames}
         missing = tuple(name for name in self.rig if name not in present)
-        return FrameSet(tick, max(captures_ns), max(captures_ns) - min(captures_ns), frames, missing)
+        return FrameSet(self._tick, max(captures_ns), max(captures_ns) - min(captures_ns), frames, missing)
 
     def _frame(self, pending: _Pending) -> Frame | None:
-        name, captured = pending.camera, pending.captured
-        if not pending.ingested.done():
-            self._faults.add((name, "undecoded"), f"{name}: frame dropped: not decoded in time for its tick")
-            return None
-        ingested = pending.ingested.result()
-        if ingested.image is None:
-            self._faults.add((name, ingested.problem), f"{name}: frame dropped: {ingested.problem}")
+        """A frame as it is now, decoded or not; None where it does not decode."""
+        name, captured, ingested = pending.camera, pending.captured, pending.ingested
+        done = _Ingested(NO_IMAGE, "", Span(captured.arrival_ns, captured.arrival_ns))
+        if ingested is not None and not ingested.cancel() and ingested.done():
+            done = ingested.result()
+        if done.image is None:
+            self._faults.add((name, done.problem), f"{name}: frame dropped: {done.problem}")
             return None
         encoded = EncodedImage("jpeg", captured.picture) if isinstance(captured.picture, bytes) else None
-        return Frame(name, ingested.image, pending.capture_ns, captured.arrival_ns, ingested.span, encoded=encoded)
+        return Frame(name, done.image, pending.capture_ns, captured.arrival_ns, done.span, encoded=encoded)

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 _MAX_STAMP: Final = 2**63 - 1
 _PART_OF_PERIOD: Final = 0.75
-_MISSED: Final = 3
+_MAX_MISSED: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,7 @@ class Synchroniser(Generic[T]):
         self._last_ns: dict[str, int] = {}
         self._period_ns: dict[str, int] = {}
         self._usual_period_ns: dict[str, int] = {}
+        self._missed: dict[str, int] = {}
         self._newest_ns: int | None = None
         self._jumped_to_ns: int | None = None
         self._open: dict[str, T] = {}
@@ -100,14 +101,15 @@ class Synchroniser(Generic[T]):
         return self._opened_ns if self._open else None
 
     def due(self) -> list[str]:
-        """The cameras that the open group lacks and that should still come, going by their last frames and period.
+        """The cameras that the open group lacks and that should still come.
 
-        Who has missed three ticks is no longer expected; nor is, in most ticks, who is slower than the others.
+        Who is slower than the others is not due before its period is over; who did not come in three ticks on end in
+        which it was due is due no longer, until it comes.
         """
         if not self._open:
             return []
         stamp_ns = max(self._open_captures.values())
-        return [camera for camera in self._cameras if camera not in self._open and self._expected(camera, stamp_ns)]
+        return [camera for camera in self._cameras if camera not in self._open and self._due(camera, stamp_ns)]
 
     def faults(self) -> list[str]:
         """What was dropped so far, a line for each camera and reason."""
@@ -117,6 +119,8 @@ class Synchroniser(Generic[T]):
         order = [camera for camera in self._cameras if camera in self._open]
         captures_ns = {camera: self._open_captures[camera] for camera in order}
         group = Group({camera: self._open[camera] for camera in order}, captures_ns, now_ns)
+        for camera in self.due():
+            self._missed[camera] = self._missed.get(camera, 0) + 1
         self._closed_captures, self._open, self._open_captures = captures_ns, {}, {}
         return group
 
@@ -141,6 +145,7 @@ class Synchroniser(Generic[T]):
             self._usual_period_ns[camera] = min(period_ns, self._period_ns.get(camera, period_ns))
             self._period_ns[camera] = period_ns
         self._last_ns[camera] = capture_ns
+        self._missed[camera] = 0
         return None
 
     def _lateness(self, camera: str, capture_ns: int) -> tuple[str, str] | None:
@@ -162,11 +167,8 @@ class Synchroniser(Generic[T]):
         stamps = (capture_ns, *captures_ns.values())
         return max(stamps) - min(stamps) <= window_ns
 
-    def _expected(self, camera: str, stamp_ns: int) -> bool:
-        """Whether a camera should capture within the window of a stamp; unless it is known to, it may."""
+    def _due(self, camera: str, stamp_ns: int) -> bool:
+        """Whether a camera should capture within the window of a stamp."""
         period_ns = self._usual_period_ns.get(camera)
-        if period_ns is None:
-            return True
-        passed_ns = stamp_ns - self._last_ns[camera]
-        periods = round(passed_ns / period_ns)
-        return 1 <= periods <= _MISSED and abs(passed_ns - periods * period_ns) <= self._window_ns
+        early = period_ns is not None and stamp_ns - self._last_ns[camera] < period_ns - self._window_ns
+        return not early and self._missed.get(camera, 0) < _MAX_MISSED

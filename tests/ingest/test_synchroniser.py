@@ -191,3 +191,59 @@ def test_whatever_comes_sets_are_consistent(arrivals: list[tuple[str, int, int]]
         assert captures == sorted(set(captures))
     closed = [group.closed_ns for group in groups]
     assert closed == sorted(closed)
+
+
+def test_who_is_due_is_told_by_the_last_frames_and_their_period() -> None:
+    sync = synchroniser("a", "b", "slow")
+    assert sync.due() == []
+    for tick in range(41):
+        at = START + tick * 100 * MS
+        if tick % 10 == 0:
+            sync.add("slow", at, at, "slow")
+        sync.add("b", at, at, "b")
+        if tick < 40:
+            sync.add("a", at, at, "a")
+            sync.flush()
+    assert sync.opened_ns == at
+    assert sync.due() == ["a"]
+    sync.flush()
+
+    due = []
+    for tick in range(41, 52):  # a is gone
+        at = START + tick * 100 * MS
+        sync.add("b", at, at, "b")
+        due.append(sync.due())
+        sync.flush()
+    assert due == [["a"], ["a"], *[[]] * 7, ["slow"], ["slow"]]
+
+
+def test_a_camera_that_skipped_a_frame_is_still_due() -> None:
+    sync = synchroniser("a", "b")
+    due = []
+    for tick in range(8):
+        at = START + tick * 100 * MS
+        sync.add("b", at, at, "b")
+        due.append(sync.due())
+        if tick not in {2, 5}:
+            sync.add("a", at, at, "a")
+        sync.flush()
+    assert due == [["a"]] * 8
+
+
+def test_a_camera_that_is_not_known_yet_is_due_for_three_ticks() -> None:
+    sync = synchroniser("a", "b")
+    due = []
+    for tick in range(5):
+        sync.add("b", START + tick * 100 * MS, START, "b")
+        due.append(sync.due())
+        sync.flush()
+    assert due == [["a"], ["a"], ["a"], [], []]
+
+
+def test_after_a_pause_of_all_cameras_all_are_due() -> None:
+    sync = synchroniser("a", "b")
+    for tick in (0, 1, 2, 3, 200, 201):
+        at = START + tick * 100 * MS
+        sync.add("b", at, at, "b")
+        assert sync.due() == ["a"]
+        sync.add("a", at, at, "a")
