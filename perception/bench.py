@@ -9,6 +9,10 @@ through
 - the pipeline stepped, decoding ahead, for its throughput;
 - the *script*: what one writes on a first afternoon. One camera after the other, `cv2.imdecode`, resize, ONNX Runtime
   as it comes, `cv2.dnn.NMSBoxes`; no tracks.
+
+With ``--enforce`` none of this is measured: the budgets of the config are held against what its ticks cost on this
+machine, see `perception.contract`. Exit codes: 0 done, and with ``--enforce`` the budgets were kept, 1 they were not,
+2 refused (one line says why).
 """
 
 from __future__ import annotations
@@ -35,7 +39,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from perception import backends, config
+from perception import backends, config, contract
 from perception.assembly import assemble
 from perception.clock import SteppedClock
 from perception.config import Config
@@ -51,6 +55,8 @@ from perception.output.jsonl import TracksWriter
 from perception.output.summary import machine
 from perception.preprocess.opencv import OpenCvPreprocessor
 
+EXIT_BROKEN: Final = 1
+EXIT_REFUSED: Final = 2
 BLOCK_TICKS: Final = 100
 SETTLED_TICKS: Final = 500
 """Memory is compared with what it was after this many ticks."""
@@ -282,6 +288,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", default="cpu.yaml", metavar="NAME")
     parser.add_argument("--replay", metavar="DRIVE")
     parser.add_argument("--model", metavar="ONNX")
+    parser.add_argument("--enforce", action="store_true", help="hold the budgets: fail where they are not kept")
     parser.add_argument("--ticks", type=int, default=1000, metavar="N")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was measured there too")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
@@ -290,14 +297,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         overrides = [(key, value) for key, value in flags if value] + list(map(config.parse_override, arguments.set))
         console = Console()
-        result = bench(config.load(arguments.config, overrides), max(arguments.ticks, 1), console)
-        print_result(console, result)
+        measure, show = (contract.hold, contract.print_verdict) if arguments.enforce else (bench, print_result)
+        result = measure(config.load(arguments.config, overrides), max(arguments.ticks, 1), console)
+        show(console, result)
         if arguments.json:
             write_whole(arguments.json, (json.dumps(result, indent=2) + "\n").encode())
     except PerceptionError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return EXIT_REFUSED
+    return EXIT_BROKEN if result.get("breaches") else 0
 
 
 if __name__ == "__main__":

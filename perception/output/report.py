@@ -23,14 +23,14 @@ def print_report(console: Console, ledger: Ledger, *, stepped: bool, directory: 
     how = "stepped: decoding runs ahead and is not counted" if stepped else "in real time"
     console.print()
     console.print(Text.assemble(("Latency per tick, ms", "bold"), (f"   {how}", "dim")))
-    console.print(_stages(ledger))
+    console.print(stages_table(ledger))
     console.print(Text.assemble(("Each camera's own time, ms", "bold"), ("   p50 / p99", "dim")))
     console.print(_cameras(ledger))
     console.print(_ticks(ledger, stepped=stepped))
     console.print(_results(directory, files))
 
 
-def _stages(ledger: Ledger) -> Table:
+def stages_table(ledger: Ledger) -> Table:
     """A row per stage; the last column is where the slowest tick's time went, and adds up."""
     worst = ledger.worst()
     tick, times = worst[0] if worst else (None, None)
