@@ -1,9 +1,7 @@
 """The parts of a pipeline, put together in one place: for a replay, for the bench, for the daemon.
 
-with assemble(config, rig, clock, make_source) as parts:
-    pipeline = parts.pipeline(publishers, recorders)
-    for tick in pipeline.run(parts.source):
-        ...
+`assemble` builds what a config and a rig ask for, and gives it warm; `Assembly.pipeline` adds those who take the
+results.
 """
 
 from __future__ import annotations
@@ -13,13 +11,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from perception import backends
+from perception import backends, ladder
 from perception.backends import Backend
 from perception.budget import Ledger
 from perception.clock import Clock
 from perception.config import Config
 from perception.fusion.camera_fusion import CameraFusion
-from perception.governor import Enforcement, Undisturbed
+from perception.governor import Enforcement, Governor, Rung, Settings, Undisturbed
 from perception.messages import Rig
 from perception.pipeline import Pipeline
 from perception.stages import Publisher, Recorder, Source
@@ -44,6 +42,7 @@ class Assembly(Generic[S]):
         return Pipeline(
             channels=self.backend.channels,
             fusion=CameraFusion(self.rig, self.config.fusion),
+            enforcement=self.enforcement,
             publishers=publishers,
             recorders=recorders,
             ledger=self.ledger,
@@ -52,7 +51,7 @@ class Assembly(Generic[S]):
 
     def faults(self) -> list[str]:
         """What was wrong so far, with the data and with the channels, a line each."""
-        return list(self.source.faults())
+        return [*self.source.faults(), *self.backend.faults()]
 
 
 @contextmanager
@@ -70,9 +69,19 @@ def assemble(
     there is none. Raises a `PerceptionError` for what cannot be had.
     """
     with ExitStack() as resources:
-        backend = backends.build(config, rig, clock)
+        levels = ladder.build(config, rig)
+        backend = backends.build(config, rig, clock, levels.detectors)
         resources.callback(backend.close)
-        decider = enforcement or Undisturbed(rig)
+        decider = enforcement or _configured(config, rig, clock, levels.rungs)
         source = make_source(backend, decider)
         resources.callback(source.close)
         yield Assembly(config, rig, clock, backend, decider, source, Ledger(config.budget.to_budget(), rig))
+
+
+def _configured(config: Config, rig: Rig, clock: Clock, rungs: Sequence[Rung]) -> Enforcement:
+    wanted = config.enforcement
+    if clock.stepped or not wanted.enabled:
+        return Undisturbed(rig)
+    reserve_ns = None if wanted.reserve_ms is None else round(wanted.reserve_ms * 1e6)
+    settings = Settings(reserve_ns, wanted.window, wanted.down_after, round(wanted.up_after_s * 1e9))
+    return Governor(rungs, config.budget.to_budget(), settings)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 import numpy as np
 
 from perception.clock import Clock
-from perception.config import Config
+from perception.config import Config, DetectorConfig
 from perception.errors import BackendError, ConfigError
+from perception.faults import Faults
 from perception.messages import Camera, Frame, InputSpec, Rig, Span
 from perception.stages import Channel
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from perception.detect.model import Detector
     from perception.preprocess.dali import DaliPreprocessor
     from perception.preprocess.opencv import OpenCvPreprocessor
+    from perception.workers import Workers
 
 
 class Device(NamedTuple):
@@ -43,15 +45,17 @@ class Preprocessing(NamedTuple):
 
 @dataclass(frozen=True)
 class Backend:
-    """The channels of a rig, warm and ready; `notes` says once what was chosen.
+    """The channels of a rig on each level of the ladder, warm and ready; `notes` says once what was chosen.
 
-    `needed` is the (width, height) that each camera's images are looked at in: ingest need not decode much more.
+    Levels with the same detector share their channels. `needed` is the (width, height) that each camera's images are
+    looked at in: ingest need not decode much more. `faults` tells what went wrong in the channels so far, a line each.
     """
 
-    channels: Mapping[str, Channel]
+    channels: Sequence[Mapping[str, Channel]]
     needed: Mapping[str, tuple[int, int]]
     threads: int
     notes: tuple[str, ...]
+    faults: Callable[[], list[str]]
     close: Callable[[], None]
 
 
@@ -110,23 +114,62 @@ def _has_dali() -> bool:
     return find_spec("nvidia") is not None and find_spec("nvidia.dali") is not None
 
 
-def build(config: Config, rig: Rig, clock: Clock) -> Backend:
-    """Load the detector, make a channel for each camera of the rig, and run each once so that no tick pays for it.
+def build(config: Config, rig: Rig, clock: Clock, detectors: Sequence[DetectorConfig] = ()) -> Backend:
+    """Load the detectors, make a channel of each for every camera, and run all once so that no tick pays for it.
 
-    Raises `ModelError`, `ConfigError` or `BackendError` with one line for what cannot be had.
+    `detectors` are those of the ladder's levels; without them there is one level, with the configured one. Raises
+    `ModelError`, `ConfigError` or `BackendError` with one line for what cannot be had.
     """
     import cv2
 
+    from perception.workers import Workers
+
+    cv2.setNumThreads(1)  # the parallelism is across cameras
+    threads = config.threads or len(os.sched_getaffinity(0))
+    faults = Faults()
+    with ExitStack() as resources:
+        # One worker to spare: a camera that stalls in the middle of a tick does not take a share of the others'.
+        workers = Workers(min(threads, len(rig)) + 1, "channel")
+        resources.callback(workers.close)
+        sets: list[_ChannelSet] = []
+        levels: list[int] = []
+        loaded: list[DetectorConfig] = []
+        for detector in detectors or (config.detector,):
+            if detector not in loaded:
+                variant = config.model_copy(update={"detector": detector})
+                sets.append(_channel_set(variant, rig, clock, threads=threads, workers=workers, faults=faults))
+                resources.callback(sets[-1].close)
+                loaded.append(detector)
+            levels.append(loaded.index(detector))
+        return Backend(
+            channels=[sets[index].channels for index in levels],
+            needed={name: max(of.needed[name] for of in sets) for name in rig},
+            threads=threads,
+            notes=(*sets[0].notes, *(f"on the ladder: {note}" for of in sets[1:] for note in of.notes)),
+            faults=faults.lines,
+            close=resources.pop_all().close,
+        )
+
+
+class _ChannelSet(NamedTuple):
+    """One detector, with a channel for each camera."""
+
+    channels: Mapping[str, Channel]
+    needed: Mapping[str, tuple[int, int]]
+    notes: tuple[str, ...]
+    close: Callable[[], None]
+
+
+def _channel_set(
+    config: Config, rig: Rig, clock: Clock, *, threads: int, workers: Workers, faults: Faults
+) -> _ChannelSet:
     from perception.channel import WorkerChannel
     from perception.detect import recognise
     from perception.detect.manifest import read_manifest
     from perception.nms.numpy import NumpyNms
 
-    cv2.setNumThreads(1)  # the parallelism is across cameras
-    threads = config.threads or len(os.sched_getaffinity(0))
     detector = load_detector(config, threads, len(rig))
     head, input_spec, head_notes = recognise.recognise(detector.model, config.detector)
-    workers = ThreadPoolExecutor(min(threads, len(rig)), thread_name_prefix="channel")
     nms = NumpyNms(config.nms)
     preprocessing = choose_preprocess(config.preprocess, "cpu")
 
@@ -144,19 +187,20 @@ def build(config: Config, rig: Rig, clock: Clock) -> Backend:
             to_image=preprocess.letterbox.candidates_to_image,
             workers=workers,
             clock=clock,
+            faults=faults,
+            hang_s=config.enforcement.hang_s,
         )
 
     def close() -> None:
         for channel in channels.values():
             channel.close()
-        workers.shutdown()
         detector.close()
 
-    _warm_up(channels, rig)
+    _warm_up(channels, rig, faults)
     described = read_manifest(detector.model.path)
     provenance = () if described is None else (described.line(),)
     chosen = f"preprocessing: {preprocessing.name}, {preprocessing.reason}"
-    return Backend(channels, needed, threads, (*detector.notes, *head_notes, chosen, *provenance), close)
+    return _ChannelSet(channels, needed, (*detector.notes, *head_notes, chosen, *provenance), close)
 
 
 def _preprocessor(name: str, camera: Camera, spec: InputSpec) -> OpenCvPreprocessor | DaliPreprocessor:
@@ -179,13 +223,13 @@ def load_detector(config: Config, threads: int, cameras: int) -> Detector:
     return runtime.load(config.detector.model, threads=threads, cameras=cameras, input_size=size)
 
 
-def _warm_up(channels: Mapping[str, Channel], rig: Rig, rounds: int = 2) -> None:
+def _warm_up(channels: Mapping[str, Channel], rig: Rig, faults: Faults, rounds: int = 2) -> None:
     """Run black frames through every channel: the first inference allocates, the second is as fast as the rest."""
     for _ in range(rounds):
         for name, camera in rig.items():
             channels[name].submit(_black(camera))
-        for channel in channels.values():
-            channel.collect()
+        if None in [channel.collect() for channel in channels.values()]:
+            raise BackendError(f"the detector fails on a black image: {faults.lines()[0]}")
 
 
 def _black(camera: Camera) -> Frame:

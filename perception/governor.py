@@ -5,9 +5,30 @@ Nothing in here looks at a clock or does I/O: the same calls give the same decis
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol
 
+from perception.budget import Budget
 from perception.messages import Decision, FrameSet, Rig, TickTimes
+
+_REMEMBERED: Final = 100  # ticks whose costs are kept
+_TOLERATED: Final = 1  # of them may cost more than the reserve: one hiccup is not the rule
+_LARGEST_RESERVE: Final = 0.5  # of the deadline: beyond that nothing would be seen any more
+_FORGET: Final = 0.9  # of the least cost, per dropped tick: what is never tried is never measured
+_LONGEST_WAIT: Final = 16  # times `up_after_ns`, when steps up fail
+_RELIEF: Final = 0.7  # of the time ticks took when a step up failed: now it may not
+_SMOOTHING: Final = 0.1
+_STEPS_KEPT: Final = 1000
+
+
+class Rung(NamedTuple):
+    """One rung of the ladder: who looks, and in every how many ticks."""
+
+    name: str
+    every: Mapping[str, int]
+    alarm: bool = False
 
 
 class Plan(NamedTuple):
@@ -25,11 +46,27 @@ class Plan(NamedTuple):
     decision: Decision | None = None
 
 
+class Step(NamedTuple):
+    """A step on the ladder, taken after a tick: from a level to a level, and why."""
+
+    tick: int
+    before: int
+    after: int
+    reason: str
+    alarm: bool = False
+
+
 class Enforcement(Protocol):
     """Who decides about ticks: the `Governor`, nobody, or a recording of what was decided."""
 
+    rungs: Sequence[Rung]
+    """The ladder, from everything down."""
+
+    steps: Collection[Step]
+    """The last steps on it."""
+
     def wanted(self, tick: int) -> frozenset[str]:
-        """The cameras that look in a tick: the images of others need not be decoded."""
+        """The cameras that look in a tick: the images of others need not be decoded. Any thread may ask."""
 
     def ingest_until_ns(self, arrival_ns: int) -> int | None:
         """When a source hands over a frame set that arrived then, decoded or not; None waits as long as it takes."""
@@ -37,19 +74,22 @@ class Enforcement(Protocol):
     def plan(self, frames: FrameSet, now_ns: int) -> Plan:
         """What to do with a frame set that is at hand now."""
 
-    def learn(self, plan: Plan, decision: Decision, times: TickTimes) -> None:
-        """Take in what became of a tick."""
+    def learn(self, tick: int, plan: Plan, decision: Decision, times: TickTimes) -> Step | None:
+        """Take in what became of a tick; the step on the ladder that follows from it, if any."""
 
 
 class Undisturbed:
     """Every camera looks in every tick, however long it takes: stepped replay, or enforcement switched off."""
 
     def __init__(self, rig: Rig) -> None:
+        self.rungs: Sequence[Rung] = (everything(rig),)
+        self.steps: Collection[Step] = ()
         self._cameras = tuple(rig)
+        self._wanted = frozenset(rig)
 
     def wanted(self, tick: int) -> frozenset[str]:  # noqa: ARG002 (the same for all)
         """All."""
-        return frozenset(self._cameras)
+        return self._wanted
 
     def ingest_until_ns(self, arrival_ns: int) -> int | None:  # noqa: ARG002
         """As long as it takes."""
@@ -59,5 +99,207 @@ class Undisturbed:
         """All of it."""
         return Plan(0, dropped=False, cameras=self._cameras, until_ns=None)
 
-    def learn(self, plan: Plan, decision: Decision, times: TickTimes) -> None:
+    def learn(self, tick: int, plan: Plan, decision: Decision, times: TickTimes) -> Step | None:
         """Nothing."""
+
+
+def everything(cameras: Iterable[str]) -> Rung:
+    """The top of every ladder."""
+    return Rung("everything", dict.fromkeys(cameras, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """When the governor does what; `reserve_ns` None is measured, and never less than the budgets."""
+
+    reserve_ns: int | None
+    window: int
+    down_after: int
+    up_after_ns: int
+
+
+class Governor:
+    """Keeps ticks within their deadline by leaving out work, and steps down its ladder where that happens often.
+
+    *Admission.* A frame set is dropped when not even the quickest channel of late could finish before only the reserve
+    for fusion and output is left. *Cut-off.* So much is kept: their budgets, or what they took lately, whichever is
+    more. *Degradation.* An overrun is a tick that was dropped, published late, or had cameras cut off for lack of time
+    as a whole: a camera that was cut off while one that went after it was in time has been slow by itself, which is no
+    reason to look at less of the others. The camera cut off last goes first in the next ticks, so that nobody starves
+    and who is at fault shows. `down_after` overruns within `window` ticks are a step down, `up_after_ns` without any a
+    step up; where that soon leads to a step down again, the next try waits twice as long, unless ticks have become much
+    cheaper since.
+    """
+
+    def __init__(self, rungs: Sequence[Rung], budget: Budget, settings: Settings) -> None:
+        self.rungs: Sequence[Rung] = rungs
+        self._steps: deque[Step] = deque(maxlen=_STEPS_KEPT)
+        self.steps: Collection[Step] = self._steps
+        self._settings = settings
+        self._end_to_end_ns = budget.end_to_end_ns
+        self._channel_ns = sum(budget.stage_ns[stage] for stage in ("preprocess", "detect", "nms"))
+        self._ingest_ns = budget.stage_ns["ingest"]
+        self._least_reserve_ns = budget.stage_ns["fusion"] + budget.stage_ns["output"]
+        self._turns = [_turns(rung.every) for rung in rungs]
+        self._settled: dict[int, tuple[int, frozenset[str]]] = {}
+
+        self._finishes_ns: deque[int] = deque(maxlen=_REMEMBERED)
+        self._channels_ns: deque[int] = deque(maxlen=_REMEMBERED)
+        self._reserve_ns = settings.reserve_ns or self._least_reserve_ns
+        self._quickest_ns = 0.0
+        self._suspects: dict[str, int] = {}
+
+        self._level = 0
+        self._overruns: deque[bool] = deque(maxlen=settings.window)
+        self._quiet_since_ns: int | None = None
+        self._used = 0.0  # of the deadline, by the ticks since the last step
+        self._try: _Try | None = None
+        self._failed: dict[int, _Failed] = {}
+
+    def wanted(self, tick: int) -> frozenset[str]:
+        """The cameras whose turn it is on the present rung; settled for a tick when first asked."""
+        return self._look(tick)[1]
+
+    def ingest_until_ns(self, arrival_ns: int) -> int:
+        """Until only the budgets of the channels and the reserve are left, and not less than the budget of ingest."""
+        spare_ns = self._end_to_end_ns - self._reserve_ns - self._channel_ns
+        return arrival_ns + max(spare_ns, self._ingest_ns)
+
+    def plan(self, frames: FrameSet, now_ns: int) -> Plan:
+        """What to do with a frame set that is at hand now."""
+        level, wanted = self._look(frames.tick)
+        for tick in [tick for tick in list(self._settled) if tick <= frames.tick]:
+            self._settled.pop(tick, None)
+        until_ns = frames.arrival_ns + self._end_to_end_ns - self._reserve_ns
+        dropped = now_ns + self._quickest_ns > until_ns
+        cameras = [camera for camera in self.rungs[level].every if camera in wanted]
+        if self._suspects:
+            cameras.sort(key=lambda camera: self._suspects.get(camera, -1), reverse=True)
+        return Plan(level, dropped, tuple(cameras), until_ns)
+
+    def learn(self, tick: int, plan: Plan, decision: Decision, times: TickTimes) -> Step | None:
+        """Take in what became of a tick; the step on the ladder that follows from it, if any."""
+        decoded = {span.camera for span in times.spans if span.stage == "ingest"}
+        self._measure(plan, decision, times)
+        cut_off = [camera for camera in decision.late if camera in decoded]
+        self._suspect(tick, cut_off)
+        overrun = (
+            decision.dropped
+            or times.late
+            or len(cut_off) < len(decision.late)
+            or _last_was_cut_off(plan.cameras, decoded, decision)
+        )
+        return self._step(tick, times, overrun=overrun)
+
+    def _look(self, tick: int) -> tuple[int, frozenset[str]]:
+        """Level and cameras of a tick, which stay what they were when first asked for."""
+        settled = self._settled.get(tick)
+        if settled is None:
+            level = self._level
+            wanted = frozenset(camera for camera, every, offset in self._turns[level] if (tick + offset) % every == 0)
+            settled = self._settled.setdefault(tick, (level, wanted))
+        return settled
+
+    def _suspect(self, tick: int, cut_off: Sequence[str]) -> None:
+        if self._suspects:
+            oldest = tick - self._settings.window
+            self._suspects = {camera: at for camera, at in self._suspects.items() if at > oldest}
+        self._suspects.update(dict.fromkeys(cut_off, tick))
+
+    def _measure(self, plan: Plan, decision: Decision, times: TickTimes) -> None:
+        """Bring the reserve and the quickest channel up to date."""
+        if decision.dropped:
+            self._quickest_ns *= _FORGET
+            return
+        begins: dict[str, int] = {}
+        for stage, camera, start_ns, end_ns in times.spans:
+            if stage == "preprocess":
+                begins[camera] = start_ns
+            elif stage == "nms" and camera in begins:
+                self._channels_ns.append(end_ns - begins[camera])
+            elif stage == "fusion":
+                due_ns = start_ns if plan.until_ns is None else min(start_ns, plan.until_ns)
+                self._finishes_ns.append(times.published_ns - due_ns)
+        if self._channels_ns:
+            self._quickest_ns = min(self._channels_ns)
+        if self._settings.reserve_ns is None and self._finishes_ns:
+            costly = sorted(self._finishes_ns)[-1 - _TOLERATED :][0]
+            largest = round(_LARGEST_RESERVE * self._end_to_end_ns)
+            self._reserve_ns = min(max(costly, self._least_reserve_ns), max(largest, self._least_reserve_ns))
+
+    def _step(self, tick: int, times: TickTimes, *, overrun: bool) -> Step | None:
+        now_ns, used = times.published_ns, times.end_to_end_ns / self._end_to_end_ns
+        self._used = self._used + _SMOOTHING * (used - self._used) if self._used else used
+        self._overruns.append(overrun)
+        if overrun or self._quiet_since_ns is None:
+            self._quiet_since_ns = now_ns
+        count = sum(self._overruns)
+        if count >= self._settings.down_after and self._level + 1 < len(self.rungs):
+            reason = f"{count} of the last {len(self._overruns)} ticks overran"
+            self._account_for_try(now_ns)
+            return self._to(self._level + 1, tick, now_ns, reason)
+        quiet_ns = now_ns - self._quiet_since_ns
+        if self._level and quiet_ns >= self._wait_ns():
+            self._try = _Try(self._level, now_ns, self._used)
+            return self._to(self._level - 1, tick, now_ns, f"no overrun for {quiet_ns * 1e-9:.1f} s")
+        return None
+
+    def _to(self, level: int, tick: int, now_ns: int, reason: str) -> Step:
+        before, self._level = self._level, level
+        self._overruns.clear()
+        self._quiet_since_ns = now_ns
+        self._used = 0.0
+        step = Step(tick, before, level, reason, alarm=self.rungs[level].alarm)
+        self._steps.append(step)
+        return step
+
+    def _account_for_try(self, now_ns: int) -> None:
+        """On the way down: note whether this undoes a step up that came shortly before."""
+        level, tried = self._level + 1, self._try
+        self._try = None
+        failed = self._failed.pop(level, _Failed(0, 0.0))
+        if tried is not None and tried.level == level and now_ns - tried.at_ns < self._doubled(failed.times):
+            self._failed[level] = _Failed(failed.times + 1, tried.used)
+
+    def _wait_ns(self) -> int:
+        """How long it has to be quiet on this level before a step up is tried."""
+        failed = self._failed.get(self._level)
+        if failed is not None and self._used <= _RELIEF * failed.used:
+            del self._failed[self._level]
+            failed = None
+        return self._doubled(0 if failed is None else failed.times)
+
+    def _doubled(self, times: int) -> int:
+        return self._settings.up_after_ns * min(1 << times, _LONGEST_WAIT)
+
+
+class _Try(NamedTuple):
+    """A step up: from where, when, and how much of the deadline ticks used there."""
+
+    level: int
+    at_ns: int
+    used: float
+
+
+class _Failed(NamedTuple):
+    """How many tries in a row have failed from a level, and how much of the deadline ticks used there."""
+
+    times: int
+    used: float
+
+
+def _turns(every: Mapping[str, int]) -> list[tuple[str, int, int]]:
+    """(camera, n, offset): cameras that look in every n-th tick take turns, as far as they can."""
+    met: dict[int, int] = {}
+    turns = []
+    for camera, n in every.items():
+        offset = met.get(n, 0)
+        met[n] = offset + 1
+        turns.append((camera, n, offset))
+    return turns
+
+
+def _last_was_cut_off(order: Sequence[str], decoded: set[str], decision: Decision) -> bool:
+    """Whether time ran out, rather than for one camera alone: then who went last was not in either."""
+    looked = [camera for camera in order if camera in decoded and camera not in decision.skipped]
+    return bool(looked) and looked[-1] in decision.late

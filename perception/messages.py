@@ -70,6 +70,9 @@ class Camera:
     distortion: Float = field(default_factory=lambda: np.zeros(0))
 
 
+NO_IMAGE: Final[Image] = np.zeros((0, 0, 3), np.uint8)
+"""The image of a frame that was not decoded: nobody looks at it, or it was not there in time."""
+
 Rig = dict[str, Camera]
 """The cameras of a vehicle by name, in the order in which they are shown."""
 
@@ -86,8 +89,8 @@ class Frame:
     """One image of one camera.
 
     `image` is (H, W, 3) uint8 BGR at the size of the camera's calibration, or at a half, a quarter or an eighth of it,
-    rounded up, where no more is needed. `arrival_ns` is when its bytes were in memory, `ingest` the span in which they
-    became an image. `map_from_base` is the ego pose at `capture_ns`.
+    rounded up, where no more is needed; it is `NO_IMAGE` where it was not decoded. `arrival_ns` is when its bytes were
+    in memory, `ingest` the span in which they became an image. `map_from_base` is the ego pose at `capture_ns`.
     """
 
     camera: str
@@ -97,6 +100,11 @@ class Frame:
     ingest: Span
     map_from_base: Transform | None = None
     encoded: EncodedImage | None = None
+
+    @property
+    def decoded(self) -> bool:
+        """Whether there is an image to look at."""
+        return self.image.size > 0
 
 
 @dataclass(frozen=True, slots=True)

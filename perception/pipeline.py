@@ -1,28 +1,40 @@
-"""The tick: a frame set in, a track set out.
+"""The tick: a frame set in, a track set out, by the deadline.
 
 It knows the protocols of `stages` and nothing of how they are implemented: the same code drives worker threads
-on two CPU cores and CUDA streams on the vehicle.
+on two CPU cores and CUDA streams on the vehicle. What is left out when time is short, the governor decides.
 """
 
 from __future__ import annotations
 
 import gc
+import logging
+import sys
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
 
 from perception.budget import Ledger
 from perception.clock import Clock
-from perception.messages import FrameSet, StageSpan, Tick, TickTimes
+from perception.governor import Enforcement, Plan, Step
+from perception.messages import Decision, FrameSet, StageSpan, Tick, TickTimes
 from perception.stages import Channel, Fusion, Publisher, Recorder, Source
+
+_SWITCH_S: Final = 0.0005  # for so long may another thread keep the interpreter from the tick; Python's own: 5 ms
+_log = logging.getLogger(__name__)
 
 
 class Pipeline:
-    """Runs the ticks of one drive, or of one day on the vehicle."""
+    """Runs the ticks of one drive, or of one day on the vehicle.
+
+    `channels` are those of each level of the ladder. Every frame set gives exactly one published track set.
+    """
 
     def __init__(
         self,
         *,
-        channels: Mapping[str, Channel],
+        channels: Sequence[Mapping[str, Channel]],
         fusion: Fusion,
+        enforcement: Enforcement,
         publishers: Sequence[Publisher],
         recorders: Sequence[Recorder],
         ledger: Ledger,
@@ -30,6 +42,7 @@ class Pipeline:
     ) -> None:
         self._channels = channels
         self._fusion = fusion
+        self._enforcement = enforcement
         self._publishers = publishers
         self._recorders = recorders
         self._ledger = ledger
@@ -43,38 +56,90 @@ class Pipeline:
         gc.collect()
         gc.freeze()
         gc.disable()
+        usual_switch_s = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_S)
         try:
             for frames in source.frame_sets():
                 tick = self.tick(frames)
                 age_ns = self._clock.stamp_ns() - frames.stamp_ns
-                self._ledger.enter(frames.tick, tick.times, age_ns, frames.missing)
+                self._ledger.enter(frames.tick, tick.times, age_ns, frames.missing, tick.tracks.decision)
                 for recorder in self._recorders:
                     recorder.record(tick)
                 yield tick
                 gc.collect(1)
         finally:
+            sys.setswitchinterval(usual_switch_s)
             gc.enable()
             gc.unfreeze()
 
     def tick(self, frames: FrameSet) -> Tick:
         """Turn one frame set into a published track set."""
-        for frame in frames.frames:
-            self._channels[frame.camera].submit(frame)
-        collected = [self._channels[frame.camera].collect() for frame in frames.frames]
-        detections = tuple(found for found, _ in collected)
+        clock, enforcement = self._clock, self._enforcement
+        plan = enforcement.plan(frames, clock.now_ns())
+        looking = {} if plan.dropped else self._submit(frames, plan)
+        collected = {camera: channel.collect(plan.until_ns) for camera, channel in looking.items()}
+        done = [result for result in collected.values() if result is not None]
+        detections = tuple(found for found, _ in done)
 
-        fusing = self._clock.now_ns()
+        fusing = clock.now_ns()
         tracks = self._fusion.update(frames, detections)
-        publishing = self._clock.now_ns()
+        publishing = clock.now_ns()
+        deadline = None if clock.stepped else frames.arrival_ns + self._ledger.budget.end_to_end_ns
+        decision = plan.decision or self._decision(frames, plan, collected, deadline, publishing)
+        tracks = replace(tracks, decision=decision)
         for publisher in self._publishers:
             publisher.publish(tracks)
-        published = self._clock.now_ns()
+        published = clock.now_ns()
 
         spans = (
-            *(StageSpan("ingest", frame.camera, *frame.ingest) for frame in frames.frames),
-            *(span for _, of_camera in collected for span in of_camera),
+            *(StageSpan("ingest", frame.camera, *frame.ingest) for frame in frames.frames if frame.decoded),
+            *(span for _, of_camera in done for span in of_camera),
             StageSpan("fusion", "", fusing, publishing),
             StageSpan("output", "", publishing, published),
         )
-        deadline = None if self._clock.stepped else frames.arrival_ns + self._ledger.budget.end_to_end_ns
-        return Tick(frames, detections, tracks, TickTimes(frames.arrival_ns, published, deadline, spans))
+        times = TickTimes(frames.arrival_ns, published, deadline, spans)
+        step = enforcement.learn(frames.tick, plan, decision, times)
+        if step is not None:
+            self._tell(step)
+        return Tick(frames, detections, tracks, times)
+
+    def _submit(self, frames: FrameSet, plan: Plan) -> dict[str, Channel]:
+        """Start the channels that look, the most important first; they are given in the order of the frames."""
+        channels = self._channels[plan.level]
+        looking = {
+            frame.camera: channels[frame.camera]
+            for frame in frames.frames
+            if frame.decoded and frame.camera in plan.cameras and channels[frame.camera].ready()
+        }
+        of_camera = {frame.camera: frame for frame in frames.frames}
+        for camera in plan.cameras:
+            if camera in looking:
+                looking[camera].submit(of_camera[camera])
+        return looking
+
+    def _decision(
+        self, frames: FrameSet, plan: Plan, collected: Mapping[str, Any], deadline_ns: int | None, now_ns: int
+    ) -> Decision:
+        skipped, late = [], []
+        for frame in () if plan.dropped else frames.frames:
+            camera = frame.camera
+            if camera in collected:
+                if collected[camera] is None:
+                    late.append(camera)
+            elif camera in plan.cameras and not frame.decoded:
+                late.append(camera)
+            else:
+                skipped.append(camera)
+        return Decision(
+            plan.level,
+            plan.dropped,
+            tuple(skipped),
+            tuple(late),
+            deadline_met=deadline_ns is None or now_ns <= deadline_ns,
+            age_ns=0 if deadline_ns is None else self._clock.stamp_ns() - frames.stamp_ns,
+        )
+
+    def _tell(self, step: Step) -> None:
+        rung = self._enforcement.rungs[step.after]
+        level = logging.ERROR if step.alarm else logging.WARNING if step.after > step.before else logging.INFO
+        _log.log(level, "tick %d: level %d, %s: %s", step.tick, step.after, rung.name, step.reason)

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from perception.assembly import Assembly, assemble
 from perception.clock import Clock, RealTimeReplayClock, SteppedClock
 from perception.config import Config
 from perception.errors import ConfigError, PerceptionError
+from perception.governor import Enforcement
 from perception.ingest.drive import Drive
 from perception.ingest.open_drive import open_drive
 from perception.ingest.replay import Replay
@@ -118,9 +120,7 @@ def run(chosen: Config, config_name: str) -> int:
         clock: Clock = SteppedClock() if chosen.pace == "stepped" else RealTimeReplayClock()
         drive = _open_drive(chosen)
         _keep_apart(chosen)
-        parts = resources.enter_context(
-            assemble(chosen, drive.rig, clock, lambda backend, _: _replay(chosen, drive, clock, backend))
-        )
+        parts = resources.enter_context(assemble(chosen, drive.rig, clock, partial(_replay, chosen, drive, clock)))
         source, ledger = parts.source, parts.ledger
         tracks = TracksWriter(directory)
         resources.callback(tracks.close)
@@ -171,8 +171,16 @@ def _keep_apart(chosen: Config) -> None:
         raise ConfigError(f"{chosen.replay}: is what this run would write over; name another directory with --out")
 
 
-def _replay(chosen: Config, drive: Drive, clock: Clock, backend: backends.Backend) -> Replay:
-    return Replay(drive, clock, chosen.sync, threads=backend.threads, loop=chosen.loop, needed=backend.needed)
+def _replay(chosen: Config, drive: Drive, clock: Clock, backend: backends.Backend, enforcement: Enforcement) -> Replay:
+    return Replay(
+        drive,
+        clock,
+        chosen.sync,
+        threads=backend.threads,
+        loop=chosen.loop,
+        needed=backend.needed,
+        enforcement=enforcement,
+    )
 
 
 def _recorders(chosen: Config, parts: Assembly[Replay]) -> list[Recorder]:

@@ -85,8 +85,9 @@ class Channel(Protocol):
     def collect(self, until_ns: int | None = None) -> tuple[Detections, tuple[StageSpan, ...]] | None:
         """Wait for the frame submitted last: its detections, and when each stage worked on it.
 
-        None when that is not there by `until_ns` on the monotonic clock: the frame is cut off, its result is discarded
-        when it comes, and the channel is not ready until then. Without `until_ns` it waits as long as it takes.
+        None when a stage failed, or when it is not there by `until_ns` on the monotonic clock: then the frame is cut
+        off, its result is discarded when it comes, and the channel is not ready until then. Without `until_ns` it waits
+        as long as it takes.
         """
 
     def close(self) -> None:
@@ -97,7 +98,7 @@ class Fusion(Protocol):
     """Detections of all cameras to tracks in the vehicle's frame."""
 
     def update(self, frames: FrameSet, detections: Sequence[Detections]) -> TrackSet:
-        """Advance to the frame set's stamp and take in its detections, one `Detections` per frame, in its order."""
+        """Advance to the frame set's stamp and take in its detections, in its order; who did not look has none."""
 
 
 class Publisher(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError, wait  # noqa: A004 (Python 3.10 has two)
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,11 +13,12 @@ from typing import Final, NamedTuple
 
 from perception.clock import Clock
 from perception.config import SyncConfig
+from perception.governor import Enforcement, Undisturbed
 from perception.ingest.decode import VIDEO_CODECS, UndecodableError, VideoDecoder, decode_image, frame_to_image
 from perception.ingest.drive import Drive, Packet
 from perception.ingest.faults import Faults
 from perception.ingest.synchroniser import Group, Synchroniser
-from perception.messages import Camera, EncodedImage, Frame, FrameSet, Image, Span
+from perception.messages import NO_IMAGE, Camera, EncodedImage, Frame, FrameSet, Image, Span
 
 _LOOK_AHEAD: Final = 2
 _USUAL_PERIOD_NS: Final = 100_000_000
@@ -43,6 +44,7 @@ class _Pending(NamedTuple):
 class _Set(NamedTuple):
     """A frame set in the making; `closed_ns` is the log time at which no more frames were waited for."""
 
+    tick: int
     frames: tuple[_Pending, ...]
     closed_ns: int
 
@@ -61,6 +63,9 @@ class Replay:
     `needed` is the (width, height) that each camera's images are looked at in; larger ones may be decoded smaller, as
     `decode_image` says. Without it all images have their full size.
 
+    `enforcement` says which images nobody looks at, so that they are not decoded (but for those of videos, where later
+    ones need them), and when a set is handed over at the latest: with `NO_IMAGE` for what is not decoded by then.
+
     With `loop` the drive is played so many times over, its time stamps shifted on each time by its length and one
     period more, so that time and ticks go on evenly; only the vehicle is back where it started.
     """
@@ -74,8 +79,10 @@ class Replay:
         threads: int,
         loop: int = 1,
         needed: Mapping[str, tuple[int, int]] | None = None,
+        enforcement: Enforcement | None = None,
     ) -> None:
         self.rig = drive.rig
+        self._enforcement = enforcement or Undisturbed(drive.rig)
         self._needed = needed or {}
         self._drive = drive
         self._clock = clock
@@ -99,7 +106,6 @@ class Replay:
         """Yield the frame sets in time order, each as soon as it is due and its frames are decoded."""
         sets = self._sets()
         ahead: deque[_Set] = deque()
-        tick = 0
         reading = self._reader.submit(next, sets, None)
         while True:
             while len(ahead) < _LOOK_AHEAD and (read := reading.result()) is not None:
@@ -110,10 +116,9 @@ class Replay:
             if not self._started.is_set():
                 self._clock.wait_until(min(pending.packet.log_ns for pending in ahead[0].frames))
                 self._started.set()
-            frame_set = self._hand_over(tick, ahead.popleft())
+            frame_set = self._hand_over(ahead.popleft())
             if frame_set is not None:
                 yield frame_set
-                tick += 1
 
     def faults(self) -> Sequence[str]:
         """What was wrong with the data so far, a line each, with the place."""
@@ -128,7 +133,7 @@ class Replay:
 
     def _sets(self) -> Iterator[_Set]:
         """Play the drive as often as asked; the decoding of what is yielded is under way."""
-        shift_ns = 0
+        shift_ns = tick = 0
         for _ in range(self._loop):
             count = first_ns = last_ns = 0
             videos: dict[tuple[str, str], _Video] = {}
@@ -136,8 +141,10 @@ class Replay:
                 last_ns = group.stamp_ns
                 first_ns = last_ns if count == 0 else first_ns
                 count += 1
-                frames = tuple(_Pending(packet, self._submit(packet, videos)) for packet in group.frames.values())
-                yield _Set(frames, group.closed_ns)
+                packets = group.frames.values()
+                frames = tuple(_Pending(packet, self._submit(tick, packet, videos)) for packet in packets)
+                yield _Set(tick, frames, group.closed_ns)
+                tick += 1
             length_ns = last_ns - first_ns
             shift_ns += length_ns + (length_ns // (count - 1) if count > 1 else _USUAL_PERIOD_NS)
 
@@ -152,13 +159,12 @@ class Replay:
             yield from self._synchroniser.add(packet.camera, packet.capture_ns, packet.log_ns, packet)
         yield from self._synchroniser.flush()
 
-    def _submit(self, packet: Packet, videos: dict[tuple[str, str], _Video]) -> Future[_Ingested]:
+    def _submit(self, tick: int, packet: Packet, videos: dict[tuple[str, str], _Video]) -> Future[_Ingested]:
         """Start the decoding of a packet; a video's picture needs the ones before it, also those that were dropped."""
         camera = self.rig[packet.camera]
         if packet.format not in VIDEO_CODECS:
-            return self._workers.submit(
-                self._ingest, packet, partial(_decode, packet, camera, self._needed.get(camera.name))
-            )
+            decode = partial(_decode, packet, camera, self._needed.get(camera.name))
+            return self._workers.submit(self._ingest, packet, decode, wanted_in=tick)
         video = videos[packet.camera, packet.format]
         before = []
         while video.waiting and (waiting := video.waiting.popleft()) is not packet:
@@ -167,12 +173,20 @@ class Replay:
         video.last = self._workers.submit(self._ingest, packet, pictures, video.last)
         return video.last
 
-    def _ingest(self, packet: Packet, decode: Callable[[], Image], after: Future[_Ingested] | None = None) -> _Ingested:
-        """On a worker: wait for the frame to arrive, and decode it."""
+    def _ingest(
+        self,
+        packet: Packet,
+        decode: Callable[[], Image],
+        after: Future[_Ingested] | None = None,
+        wanted_in: int | None = None,
+    ) -> _Ingested:
+        """On a worker: wait for the frame to arrive, and decode it, if it is wanted in that tick."""
         arrival_ns = 0 if self._clock.stepped else self._wait_until(packet.log_ns)
         if after is not None:
             wait((after,))
         started_ns = self._clock.now_ns()
+        if wanted_in is not None and packet.camera not in self._enforcement.wanted(wanted_in):
+            return _Ingested(NO_IMAGE, "", arrival_ns, Span(started_ns, started_ns))
         image, problem = None, ""
         try:
             image = decode()
@@ -186,10 +200,10 @@ class Replay:
         self._closed.wait(max(0.0, (self._clock.due_ns(log_ns) - self._clock.now_ns()) * 1e-9 - _WAKE_EARLY_S))
         return self._clock.now_ns() if self._closed.is_set() else self._clock.wait_until(log_ns)
 
-    def _hand_over(self, tick: int, coming: _Set) -> FrameSet | None:
-        """The frame set whose time has come; None where none of its frames decoded."""
+    def _hand_over(self, coming: _Set) -> FrameSet | None:
+        """The frame set whose time has come; None where none of its frames decodes."""
         self._clock.wait_until(coming.closed_ns)
-        done = [(packet, ingested.result()) for packet, ingested in coming.frames]
+        done = self._decoded(coming)
         handed_over_ns = self._clock.now_ns()
         frames = []
         newest: Packet | None = None
@@ -203,7 +217,7 @@ class Replay:
         if newest is None:
             return None
         return FrameSet(
-            tick,
+            coming.tick,
             newest.capture_ns,
             newest.capture_ns - min(frame.capture_ns for frame in frames),
             tuple(frames),
@@ -211,6 +225,24 @@ class Replay:
             newest.map_from_base,
             newest.point_cloud,
         )
+
+    def _decoded(self, coming: _Set) -> list[tuple[Packet, _Ingested]]:
+        """Every frame of a set, decoded or, when time is up, not."""
+        if self._clock.stepped:
+            return [(packet, ingested.result()) for packet, ingested in coming.frames]
+        arrival_ns = min(self._clock.due_ns(pending.packet.log_ns) for pending in coming.frames)
+        until_ns = self._enforcement.ingest_until_ns(arrival_ns)
+        return [(pending.packet, self._decoded_until(pending, until_ns)) for pending in coming.frames]
+
+    def _decoded_until(self, pending: _Pending, until_ns: int | None) -> _Ingested:
+        packet, ingested = pending
+        try:
+            return ingested.result(None if until_ns is None else max(0.0, (until_ns - self._clock.now_ns()) * 1e-9))
+        except TimeoutError:
+            if packet.format not in VIDEO_CODECS:
+                ingested.cancel()
+            arrival_ns = self._clock.due_ns(packet.log_ns)
+            return _Ingested(NO_IMAGE, "", arrival_ns, Span(arrival_ns, arrival_ns))
 
     def _note(self, packet: Packet, problem: str) -> None:
         where = f"{packet.origin}: {packet.camera}: frame dropped, captured at {packet.capture_ns} ns"

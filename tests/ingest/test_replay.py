@@ -190,7 +190,7 @@ def test_a_set_without_any_image_is_no_tick() -> None:
     drive = list_drive([Shot("CAM_FRONT", at, at) for at in (0, 100, 200)], ["CAM_FRONT"])
     drive.images[1] = drive.images[1]._replace(data=b"")
     sets, faults = play(drive)
-    assert [(s.tick, s.stamp_ns) for s in sets] == [(0, START_NS), (1, START_NS + 200 * MS)]
+    assert [(s.tick, s.stamp_ns) for s in sets] == [(0, START_NS), (2, START_NS + 200 * MS)]
     assert len(faults) == 1
 
 
