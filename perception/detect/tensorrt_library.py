@@ -12,11 +12,11 @@ from perception.errors import BackendError
 Flavor = Literal["tensorrt", "rtx"]
 
 TITLES: Final[dict[Flavor, str]] = {"tensorrt": "TensorRT", "rtx": "TensorRT for RTX"}
-_MODULES: Final[dict[Flavor, tuple[str, ...]]] = {
+MODULES: Final[dict[Flavor, tuple[str, ...]]] = {
     "tensorrt": ("tensorrt",),
     "rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),  # the second is all that there is in the wheels by themselves
 }
-_INSTALL: Final[dict[Flavor, str]] = {
+INSTALL: Final[dict[Flavor, str]] = {
     "tensorrt": "on a Jetson it comes with JetPack (apt install python3-libnvinfer), elsewhere from NVIDIA",
     "rtx": "pip install 'perception[rtx]'",
 }
@@ -64,11 +64,11 @@ def load_library(wanted: Literal["auto", "tensorrt", "rtx"] = "auto") -> Library
     """
     flavors: tuple[Flavor, ...] = ("tensorrt", "rtx") if wanted == "auto" else (wanted,)
     for flavor in flavors:
-        for name in _MODULES[flavor]:
+        for name in MODULES[flavor]:
             module = _import(name)
             if module is not None:
                 return _checked(Library(flavor, module, str(module.__version__)))
-    missing = "; ".join(f"{TITLES[flavor]} is not installed: {_INSTALL[flavor]}" for flavor in flavors)
+    missing = "; ".join(f"{TITLES[flavor]} is not installed: {INSTALL[flavor]}" for flavor in flavors)
     raise BackendError(missing)
 
 
@@ -92,5 +92,5 @@ def _checked(library: Library) -> Library:
     least = _LEAST[library.flavor]
     if library.numbers < least:
         needed = ".".join(map(str, least))
-        raise BackendError(f"{library.title} is too old; expected {needed} or later: {_INSTALL[library.flavor]}")
+        raise BackendError(f"{library.title} is too old; expected {needed} or later: {INSTALL[library.flavor]}")
     return library
