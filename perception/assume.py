@@ -16,13 +16,18 @@ from __future__ import annotations
 import hashlib
 import threading
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
 
 from perception.config import Section, load_file
+from perception.governor import Enforcement
+from perception.messages import NO_IMAGE, Detections, Frame, FrameSet, Span, StageSpan, TrackSet
+from perception.stages import Channel, Fusion, Publisher, Source
 
 PROBABILITIES: Final = (0.0, 0.5, 0.9, 0.99, 0.999, 1.0)
 """Of what a profile has quantiles."""
@@ -148,3 +153,115 @@ class VirtualClock:
     def stamp_ns(self) -> int:
         """Where the data's time line stands."""
         return self._now_ns
+
+
+class AssumedSource:
+    """A source whose frames are decoded when the profile says so.
+
+    `inner` gives every frame decoded, at its arrival on the virtual clock. Those that enforcement does not want or no
+    longer waits for are handed on without their image, as a source in real time does.
+    """
+
+    def __init__(self, inner: Source, costs: Costs, clock: VirtualClock, enforcement: Enforcement) -> None:
+        self.rig = inner.rig
+        self._inner = inner
+        self._costs = costs
+        self._clock = clock
+        self._enforcement = enforcement
+
+    def frame_sets(self) -> Iterator[FrameSet]:
+        """Yield the frame sets, each when it is decoded in virtual time."""
+        for frames in self._inner.frame_sets():
+            wanted = self._enforcement.wanted(frames.tick)
+            ingested = [replace(frame, ingest=self._ingest(frame)) for frame in frames.frames]
+            at_hand_ns = max((frame.ingest.end_ns for frame in ingested if frame.camera in wanted), default=0)
+            until_ns = self._enforcement.ingest_until_ns(frames.arrival_ns)
+            self._clock.advance_to(at_hand_ns if until_ns is None else min(at_hand_ns, until_ns))
+            now_ns = self._clock.now_ns()
+            yield replace(
+                frames,
+                frames=tuple(
+                    frame
+                    if frame.camera in wanted and frame.ingest.end_ns <= now_ns
+                    else replace(frame, image=NO_IMAGE)
+                    for frame in ingested
+                ),
+            )
+
+    def faults(self) -> Sequence[str]:
+        """Those of the source within."""
+        return self._inner.faults()
+
+    def close(self) -> None:
+        """Close the source within."""
+        self._inner.close()
+
+    def _ingest(self, frame: Frame) -> Span:
+        cost_ns = self._costs.camera_ns(frame.camera, "ingest", frame.capture_ns)
+        return Span(frame.arrival_ns, frame.arrival_ns + cost_ns)
+
+
+class AssumedChannel:
+    """A channel that takes as long as the profile says; what it finds is what the channel within finds."""
+
+    def __init__(self, inner: Channel, costs: Costs, clock: VirtualClock) -> None:
+        self._inner = inner
+        self._costs = costs
+        self._clock = clock
+        self._spans: tuple[StageSpan, ...] = ()
+        self._done_ns = 0
+
+    def ready(self) -> bool:
+        """Whether what was submitted last is done, collected or not, in virtual time."""
+        return self._done_ns <= self._clock.now_ns()
+
+    def submit(self, frame: Frame) -> None:
+        """Start on a frame; returns at once."""
+        self._inner.submit(frame)
+        costs_ns = [self._costs.camera_ns(frame.camera, stage, frame.capture_ns) for stage in CHANNEL]
+        edges_ns = list(accumulate(costs_ns, initial=self._clock.now_ns()))
+        spans = zip(CHANNEL, edges_ns[:-1], edges_ns[1:], strict=True)
+        self._spans = tuple(StageSpan(stage, frame.camera, start, end) for stage, start, end in spans)[1:]
+        self._done_ns = edges_ns[-1]
+
+    def collect(self, until_ns: int | None = None) -> tuple[Detections, tuple[StageSpan, ...]] | None:
+        """Let time pass until the frame submitted last is done, or until `until_ns`: then it is cut off, and None."""
+        result = self._inner.collect()
+        self._clock.advance_to(self._done_ns if until_ns is None else min(self._done_ns, until_ns))
+        if result is None or not self.ready():
+            return None
+        return result[0], self._spans
+
+    def close(self) -> None:
+        """Close the channel within."""
+        self._inner.close()
+
+
+class AssumedFusion:
+    """A fusion that takes as long as the profile says."""
+
+    def __init__(self, inner: Fusion, costs: Costs, clock: VirtualClock) -> None:
+        self._inner = inner
+        self._costs = costs
+        self._clock = clock
+
+    def update(self, frames: FrameSet, detections: Sequence[Detections]) -> TrackSet:
+        """As the fusion within."""
+        tracks = self._inner.update(frames, detections)
+        self._clock.advance_to(self._clock.now_ns() + self._costs.tick_ns("fusion", frames.stamp_ns))
+        return tracks
+
+
+class AssumedOutput:
+    """All publishers together: they take as long as the profile says."""
+
+    def __init__(self, inner: Sequence[Publisher], costs: Costs, clock: VirtualClock) -> None:
+        self._inner = inner
+        self._costs = costs
+        self._clock = clock
+
+    def publish(self, tracks: TrackSet) -> None:
+        """Deliver one track set."""
+        for publisher in self._inner:
+            publisher.publish(tracks)
+        self._clock.advance_to(self._clock.now_ns() + self._costs.tick_ns("output", tracks.stamp_ns))

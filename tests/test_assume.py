@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,25 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perception.assume import PROBABILITIES, Costs, Profile, VirtualClock, load_profile, quantile, uniform
-from perception.config import CONFIGS
+from perception.assume import (
+    PROBABILITIES,
+    AssumedChannel,
+    AssumedFusion,
+    AssumedOutput,
+    AssumedSource,
+    Costs,
+    Profile,
+    VirtualClock,
+    load_profile,
+    quantile,
+    uniform,
+)
+from perception.config import CONFIGS, FusionConfig
 from perception.errors import ConfigError
+from perception.fusion.camera_fusion import CameraFusion
+from perception.governor import Undisturbed
+from perception.messages import Detections, Frame, FrameSet, Span, StageSpan, TrackSet
+from tests.output.samples import make_rig
 
 EXAMPLE = CONFIGS / "profiles" / "example-orin.yaml"
 
@@ -112,3 +129,176 @@ def test_virtual_time_passes_only_for_whoever_made_it_and_never_goes_back() -> N
     clock.advance_to(90)
     assert clock.now_ns() == 100
     assert clock.due_ns(10**18) <= clock.now_ns()
+
+
+# --- parts that take as long as the profile says
+
+MS = 1_000_000
+COSTS = {"ingest_ms": 5, "queue_ms": 1, "preprocess_ms": 2, "detect_ms": 4, "nms_ms": 1}
+
+
+def fixed(**cameras: dict[str, float]) -> Costs:
+    """A profile without chance: `COSTS`, a fusion of 2 ms and an output of 1 ms."""
+    named = {name: {key: [value] * 6 for key, value in (COSTS | own).items()} for name, own in cameras.items()}
+    default = {key: [value] * 6 for key, value in COSTS.items()}
+    tree = {"about": "a test", "machine": "none", "ticks": 0, "default": default, "cameras": named}
+    return Costs(Profile.model_validate(tree | {"fusion_ms": [2.0] * 6, "output_ms": [1.0] * 6}), seed=0)
+
+
+class Finds:
+    """A channel that finds as many things as its frame's capture says, at once."""
+
+    def __init__(self) -> None:
+        self.frame: Frame | None = None
+
+    def ready(self) -> bool:
+        return self.frame is None
+
+    def submit(self, frame: Frame) -> None:
+        assert self.ready()
+        self.frame = frame
+
+    def collect(self, until_ns: int | None = None) -> tuple[Detections, tuple[StageSpan, ...]] | None:
+        assert until_ns is None
+        assert self.frame is not None
+        frame, self.frame = self.frame, None
+        boxes, count = np.zeros((frame.capture_ns, 4), np.float32), frame.capture_ns
+        if not count:
+            return None
+        found = Detections(frame.camera, count, boxes, np.zeros(count, np.float32), np.zeros(count, np.int32))
+        return found, (StageSpan("detect", frame.camera, 0, 10**12),)
+
+    def close(self) -> None:
+        pass
+
+
+def make_frame(camera: str, capture_ns: int, arrival_ns: int = 0) -> Frame:
+    return Frame(camera, np.ones((1, 1, 3), np.uint8), capture_ns, arrival_ns, Span(0, 0))
+
+
+def test_a_channel_is_done_when_the_profile_says_so() -> None:
+    clock = VirtualClock()
+    clock.advance_to(100 * MS)
+    channel = AssumedChannel(Finds(), fixed(), clock)
+    assert channel.ready()
+    channel.submit(make_frame("A", 3))
+    assert not channel.ready()
+    collected = channel.collect(110 * MS)
+    assert collected is not None
+    found, spans = collected
+    assert len(found) == 3
+    assert clock.now_ns() == 108 * MS
+    assert spans == (
+        StageSpan("preprocess", "A", 101 * MS, 103 * MS),
+        StageSpan("detect", "A", 103 * MS, 107 * MS),
+        StageSpan("nms", "A", 107 * MS, 108 * MS),
+    )
+    assert channel.ready()
+
+
+def test_channels_run_beside_each_other() -> None:
+    clock, costs = VirtualClock(), fixed(B={"detect_ms": 1.0})
+    channels = {name: AssumedChannel(Finds(), costs, clock) for name in "AB"}
+    for name, channel in channels.items():
+        channel.submit(make_frame(name, 1))
+    assert all(channel.collect(20 * MS) for channel in channels.values())
+    assert clock.now_ns() == 8 * MS
+
+
+def test_what_takes_longer_is_cut_off_and_the_channel_is_not_ready_until_it_is_done() -> None:
+    clock = VirtualClock()
+    channel = AssumedChannel(Finds(), fixed(A={"detect_ms": 30.0}), clock)
+    channel.submit(make_frame("A", 1))
+    assert channel.collect(14 * MS) is None
+    assert clock.now_ns() == 14 * MS
+    assert not channel.ready()
+    clock.advance_to(34 * MS - 1)
+    assert not channel.ready()
+    clock.advance_to(34 * MS)
+    assert channel.ready()
+    channel.submit(make_frame("A", 2))
+    collected = channel.collect()
+    assert collected is not None
+    assert len(collected[0]) == 2
+
+
+def test_a_channel_that_fails_has_nothing_after_its_time() -> None:
+    clock = VirtualClock()
+    channel = AssumedChannel(Finds(), fixed(), clock)
+    channel.submit(make_frame("A", 0))
+    assert channel.collect(20 * MS) is None
+    assert clock.now_ns() == 8 * MS
+    assert channel.ready()
+
+
+class Enforces(Undisturbed):
+    """Waits for decoding for 6 ms, and wants all cameras but C."""
+
+    def wanted(self, tick: int) -> frozenset[str]:
+        return super().wanted(tick) - {"C"}
+
+    def ingest_until_ns(self, arrival_ns: int) -> int:
+        return arrival_ns + 6 * MS
+
+
+class Gives:
+    """A source of one frame set."""
+
+    def __init__(self, clock: VirtualClock, *frames: Frame) -> None:
+        self.rig = make_rig("A", "B", "C")
+        self._clock = clock
+        self._frames = frames
+
+    def frame_sets(self) -> Iterator[FrameSet]:
+        self._clock.wait_until(max(frame.arrival_ns for frame in self._frames))
+        yield FrameSet(0, 0, 0, self._frames, ())
+
+    def faults(self) -> list[str]:
+        return ["a fault"]
+
+    def close(self) -> None:
+        pass
+
+
+def test_frames_are_at_hand_when_the_last_wanted_one_is_decoded() -> None:
+    clock, costs = VirtualClock(), fixed(B={"ingest_ms": 6.0}, C={"ingest_ms": 50.0})
+    source = Gives(clock, *(make_frame(name, 1, 100 * MS) for name in "ABC"))
+    (frames,) = AssumedSource(source, costs, clock, Enforces(source.rig)).frame_sets()
+    assert clock.now_ns() == 106 * MS
+    assert [frame.decoded for frame in frames.frames] == [True, True, False]
+    assert [frame.ingest for frame in frames.frames[:2]] == [Span(100 * MS, 105 * MS), Span(100 * MS, 106 * MS)]
+
+
+def test_what_is_not_decoded_in_time_is_handed_on_without_its_image() -> None:
+    clock, costs = VirtualClock(), fixed(B={"ingest_ms": 6.1})
+    source = Gives(clock, make_frame("A", 1, 100 * MS), make_frame("B", 1, 100 * MS))
+    assumed = AssumedSource(source, costs, clock, Enforces(source.rig))
+    (frames,) = assumed.frame_sets()
+    assert clock.now_ns() == 106 * MS
+    assert [frame.decoded for frame in frames.frames] == [True, False]
+    assert assumed.faults() == ["a fault"]
+
+
+def test_without_enforcement_all_is_waited_for() -> None:
+    clock, costs = VirtualClock(), fixed(B={"ingest_ms": 500.0})
+    source = Gives(clock, make_frame("A", 1, 100 * MS), make_frame("B", 1, 120 * MS))
+    (frames,) = AssumedSource(source, costs, clock, Undisturbed(source.rig)).frame_sets()
+    assert clock.now_ns() == 620 * MS
+    assert all(frame.decoded for frame in frames.frames)
+
+
+def test_fusion_and_output_take_their_time() -> None:
+    clock, costs, rig = VirtualClock(), fixed(), make_rig("A")
+    published: list[tuple[int, TrackSet]] = []
+
+    class Keeps:
+        def publish(self, tracks: TrackSet) -> None:
+            published.append((clock.now_ns(), tracks))
+
+    fusion = AssumedFusion(CameraFusion(rig, FusionConfig()), costs, clock)
+    output = AssumedOutput([Keeps(), Keeps()], costs, clock)
+    tracks = fusion.update(FrameSet(0, 5, 0, (make_frame("A", 5),), ()), ())
+    assert clock.now_ns() == 2 * MS
+    output.publish(tracks)
+    assert published == [(2 * MS, tracks)] * 2
+    assert clock.now_ns() == 3 * MS
