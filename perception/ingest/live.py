@@ -163,7 +163,7 @@ class Live:
             try:
                 captured = feed.mailbox.take(self._clock.now_ns(), self._max_age_ns[name])
             except StaleError as error:
-                self._faults.add((name, "stale"), f"{name}: frame dropped: {error}, max_age_ms")
+                self._faults.add((name, "stale"), f"{name}: frame dropped: {error} (max_age_ms)")
                 continue
             if captured is not None:
                 mail.append((captured.arrival_ns, name, captured))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,12 +74,8 @@ class Vehicle:
 
 @pytest.fixture
 def vehicle(request: pytest.FixtureRequest) -> Iterator[Vehicle]:
-    options = {
-        "enforcement": Impatient(3_000),
-        "window_ms": 3_000,
-        "max_age_ms": 1_000,
-        **getattr(request, "param", {}),
-    }
+    options: dict[str, Any] = {"enforcement": Impatient(3_000), "window_ms": 3_000, "max_age_ms": 1_000}
+    options |= getattr(request, "param", {})
     sync = SyncConfig(window_ms=options.pop("window_ms"))
     camera = FileCamera(source="file", path=Path("-"), max_age_ms=options.pop("max_age_ms"), timeout_s=30)
     devices = {name: ScriptedDevice() for name in CAMERAS}
@@ -138,12 +135,13 @@ def test_whoever_is_slow_gets_the_latest_frames_and_no_queue_grows(vehicle: Vehi
 
 
 def test_a_frame_older_than_asked_for_is_not_given(vehicle: Vehicle) -> None:
-    vehicle.tick()
-    vehicle.shoot("CAM_LEFT", stamp_ns=time.monotonic_ns() - 2_000 * MS)  # max_age_ms is 1000
-    until(lambda: vehicle.live.health()["CAM_LEFT"].dropped + vehicle.live.health()["CAM_LEFT"].stale == 1)
-    frames = vehicle.tick()
-    assert frames.missing == ()
-    assert len(vehicle.sets) == 2
+    vehicle.shoot("CAM_LEFT", stamp_ns=time.monotonic_ns() - 2_000 * MS)
+    until(lambda: vehicle.live.health()["CAM_LEFT"].stale == 1)
+    assert vehicle.tick().missing == ()
+    assert len(vehicle.sets) == 1
+    (line,) = vehicle.live.faults()
+    assert line.startswith("CAM_LEFT: frame dropped: 20")
+    assert line.endswith(" ms old, at most 1000 are allowed (max_age_ms)")
 
 
 @pytest.mark.parametrize("vehicle", [{"enforcement": Impatient(60_000)}], indirect=True)

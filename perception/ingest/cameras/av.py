@@ -52,13 +52,12 @@ class RtspDevice:
         """Connect; raises `CameraError`, after five seconds at the latest."""
         url = os.path.expandvars(self._url)
         options = {**_RTSP_OPTIONS, "rtsp_transport": self._transport}
+        began = time.monotonic()
         try:
-            host = urlsplit(url).hostname  # of a URL with a password in it nothing else is told
             container = av.open(url, format="rtsp", options=options, timeout=(_CONNECT_S, self._timeout_s))
-        except ValueError:
-            raise CameraError("the url is not one") from None
         except (FFmpegError, OSError) as error:
-            raise CameraError(f"{host}: {_reason(error)}") from None
+            in_time = time.monotonic() - began < _CONNECT_S  # FFmpeg calls its being interrupted invalid data
+            raise CameraError(f"{_host(url)}: {_reason(error) if in_time else 'no answer'}") from None
         return RtspStream(container)
 
 
@@ -209,6 +208,14 @@ def _stamp_ns(shown: Packet[Any] | VideoFrame) -> int | None:
     if shown.pts is None or shown.time_base is None:
         return None
     return round(shown.pts * shown.time_base * 1_000_000_000)
+
+
+def _host(url: str) -> str:
+    """What may be told of a URL that may have a password in it."""
+    try:
+        return urlsplit(url).hostname or "no host"
+    except ValueError:
+        return "no URL"
 
 
 def _reason(error: Exception) -> str:
