@@ -32,6 +32,7 @@ _TRACKS: Final = np.dtype(
         ("looks", np.int64),
         ("born_ns", np.int64),
         ("seen_ns", np.int64),
+        ("sensor", np.int64),  # that saw it last
     ]
 )
 _SAME_PLACE: Final = association.gate_of(0.3)
@@ -61,6 +62,7 @@ class Tracker:
         self._stamp_ns = 0
         self._has_poses = False
         self._last_look_ns: dict[str, int] = {}
+        self._sensors: dict[str, int] = {}  # numbered as they come
 
     def update(
         self, measurements: Sequence[Measurements], stamp_ns: int, map_from_base: Transform | None = None
@@ -132,6 +134,7 @@ class Tracker:
         tracks["evidence"][np.arange(len(rows)), look.labels[columns]] += look.scores[columns]
         tracks["looks"] += 1
         tracks["seen_ns"] = np.maximum(tracks["seen_ns"], look.stamp_ns)
+        tracks["sensor"] = self._number(look)
 
         gain = np.maximum(1 / tracks["looks"], _LEAST_GAIN)
         known = np.where(np.isnan(tracks["size"]), sizes, tracks["size"])
@@ -176,6 +179,7 @@ class Tracker:
         born["yaw"] = np.where(np.isnan(look.yaws[columns]), ego_yaw, look.yaws[columns])
         born["evidence"][np.arange(len(columns)), look.labels[columns]] = look.scores[columns]
         born["looks"] = 1
+        born["sensor"] = self._number(look)
         born["born_ns"] = born["seen_ns"] = look.stamp_ns
         self._tracks = np.concatenate([self._tracks, born])
         ids: list[int] = born["id"].tolist()
@@ -185,10 +189,21 @@ class Tracker:
         tracks, config = self._tracks, self._config
         unseen_s = (self._stamp_ns - tracks["seen_ns"]) * 1e-9
         away = tracks["state"][:, :2] - fixed_from_base.translation[:2]
-        kept = unseen_s <= np.where(self._is_confirmed(), config.delete_s, config.confirm_s / 2)
+        # A new object is given up sooner, but not before the sensor that found it has looked again.
+        waiting = self._is_confirmed() | ~self._looked_again()
+        kept = unseen_s <= np.where(waiting, config.delete_s, config.confirm_s / 2)
         kept &= np.hypot(away[:, 0], away[:, 1]) <= config.max_range_m
         if not kept.all():
             self._tracks = tracks[kept]
+
+    def _number(self, look: Measurements) -> int:
+        return self._sensors.setdefault(look.sensor, len(self._sensors))
+
+    def _looked_again(self) -> Mask:
+        """Of which tracks the sensor that saw them last has looked since, and not seen them."""
+        looked_ns = np.array([self._last_look_ns.get(sensor, 0) for sensor in self._sensors], np.int64)
+        again: Mask = looked_ns[self._tracks["sensor"]] > self._tracks["seen_ns"]
+        return again
 
     def _is_confirmed(self) -> Mask:
         seen_over_s = (self._tracks["seen_ns"] - self._tracks["born_ns"]) * 1e-9

@@ -209,3 +209,24 @@ def test_one_camera_is_a_rig_too() -> None:
     world = World([Thing(CAR, (20, 2))], {"ONLY": camera("ONLY")})
     (track,) = run(world, 1.0)[-1].tracks
     assert track.seen_by == ("ONLY",)
+
+
+def test_a_tick_in_which_nobody_looked_is_predicted() -> None:
+    world = World(STREET, ego_speed_mps=8.0)
+    fusion = CameraFusion(world.rig, CONFIG)
+    ticks = list(world.ticks(2.0, 10.0))
+    for frames, found in ticks[:-1]:
+        seen = fusion.update(frames, found)
+    predicted = fusion.update(ticks[-1][0], ())
+    assert [track.id for track in predicted.tracks] == [track.id for track in seen.tracks]
+    assert len(nearest(world, predicted)) == len(nearest(world, seen)) >= 5
+    assert all(not track.seen_by and track.since_seen_s > 0 for track in predicted.tracks)
+
+
+def test_cameras_that_look_in_turn_lose_no_object() -> None:
+    world = World(STREET, ego_speed_mps=8.0)
+    fusion = CameraFusion(world.rig, CONFIG)
+    for tick, (frames, found) in enumerate(world.ticks(4.0, 10.0)):
+        published = fusion.update(frames, [of for n, of in enumerate(found) if n % 2 == tick % 2])
+    everything = run(world)[-1]
+    assert set(nearest(world, published)) == set(nearest(world, everything))

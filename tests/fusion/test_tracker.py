@@ -105,6 +105,27 @@ def test_what_is_seen_now_and_then_is_never_published() -> None:
         assert feed(tracker, look(sighting, at_ms=at_ms)) == ()
 
 
+def test_a_new_object_is_not_given_up_before_the_sensor_that_found_it_looks_again() -> None:
+    """As the cameras that the ladder lets look in every fourth tick only."""
+    tracker = Tracker(CONFIG)
+    published = []
+    for tick in range(12):
+        looks = [look(at_ms=100.0 * tick, sensor="FRONT")]
+        if tick % 4 == 0:
+            looks.append(look([(20.0, 2.0, 0.8)], at_ms=100.0 * tick, sensor="REAR"))
+        published.append(feed(tracker, *looks))
+    assert [len(tracks) for tracks in published] == [0] * 4 + [1] * 8
+    assert published[6][0].seen_by == ()
+    assert published[6][0].since_seen_s == pytest.approx(0.2)
+
+
+def test_a_new_object_is_given_up_when_the_sensor_that_found_it_looks_and_sees_nothing() -> None:
+    tracker = Tracker(CONFIG)
+    feed(tracker, look([(20.0, 2.0, 0.8)], at_ms=0, sensor="REAR"))
+    feed(tracker, look(at_ms=400, sensor="REAR"))
+    assert feed(tracker, look([(20.0, 2.0, 0.8)], at_ms=500, sensor="REAR")) == ()
+
+
 def test_an_object_unseen_is_predicted_and_found_again_under_its_id() -> None:
     tracker = Tracker(CONFIG)
     for at_ms in range(0, 1000, 100):
