@@ -7,6 +7,7 @@ cv2.resize, and crop_mirror_normalize, asked for a window larger than the image,
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Hashable
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -97,9 +98,10 @@ class DaliPreprocessor:
 
 
 class DaliGpuPreprocessor:
-    """On the GPU: one camera's frames to the input tensor of its engine context; see `GpuPreprocessor`.
+    """On the GPU: one camera's frames to the input tensor of its engine context; satisfies `GpuPreprocessor`.
 
-    `stream` is the handle of the camera's stream and `target` the device address of the tensor, (3, h, w) of `dtype`.
+    `stream` is the handle of the camera's stream and `target` the device address of the tensor, (3, h, w) of `dtype`,
+    float32 or float16. Images are BGR, as for the CPU: YUV is for `KernelPreprocessor`.
 
     DALI's host threads put the work on streams of its own; the camera's stream waits for it by an event, the host only
     until it is put. So it cannot be captured into a CUDA graph. DALI gives its results where it chose: they are copied
@@ -129,8 +131,8 @@ class DaliGpuPreprocessor:
         self._pipeline.build()
         self._prepared: Any = None
 
-    def stage(self, frame: Frame) -> bool:
-        """Copy the frame, pixels or encoded, to where DALI reads it; it always fits."""
+    def stage(self, frame: Frame) -> Hashable:
+        """Copy the frame, its pixels or its encoded bytes, to where DALI reads it."""
         if self._source == "pixels":
             self.letterbox.check(frame.image)
             image = frame.image
@@ -139,7 +141,7 @@ class DaliGpuPreprocessor:
         else:
             raise ValueError(f"a frame of {frame.camera} that does not come encoded")
         self._pipeline.feed_input(INPUT, [image])
-        return True
+        return self._source
 
     def enqueue(self) -> None:
         """Have the staged frame prepared, and the camera's stream wait for that and copy it to the tensor."""

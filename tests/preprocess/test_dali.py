@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from perception.messages import Float32, Image, InputSpec
+from perception.nvidia import present_gpu
 from perception.preprocess.letterbox import Letterbox
 from perception.preprocess.opencv import OpenCvPreprocessor
 from tests.preprocess.test_opencv import IMAGENET, YOLOV8, YOLOX, smooth_image
@@ -164,3 +165,15 @@ def test_after_a_broken_image_the_next_is_as_good_as_any() -> None:
         run(pipeline, data[: len(data) // 2])
 
     np.testing.assert_array_equal(run(pipeline, data), good)
+
+
+def test_a_gpu_is_asked_for_by_the_same_definition() -> None:
+    """Without a driver DALI refuses it, and that after the whole of it was defined."""
+    if present_gpu() is not None:
+        pytest.skip("there is a GPU: tests/gpu runs it")
+    fit = Letterbox.fit((640, 384), (YOLOX.width, YOLOX.height), YOLOX.pad_position)
+
+    for source in ("pixels", "encoded"):
+        pipeline = dali.letterbox_pipeline(fit, YOLOX, source, gpu=0)
+        with pytest.raises(RuntimeError, match="CUDA is not available"):
+            pipeline.build()
