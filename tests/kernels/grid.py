@@ -38,7 +38,7 @@ class Grid:
         error = self._launchers[name](*dims, len(values), sizes, pointers, int(self._backwards))
         assert error is None, f"{name}: {error!r}"
         for arg in args:
-            _check_guards(arg)
+            check_guards(arg)
 
 
 def blocks(count: int, threads: int) -> int:
@@ -64,7 +64,8 @@ def buffer(count: int, dtype: Any) -> Buffer:
     return made
 
 
-def _check_guards(arg: Any) -> None:
+def check_guards(arg: Any) -> None:
+    """Fail where a buffer was written out of its bounds."""
     memory = getattr(arg, "memory", None)
     if memory is not None:
         assert (memory[:_GUARD] == _RUBBISH).all(), "a kernel wrote before its buffer"

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from perception.cuda import Driver, Gpu
+from tests.cuda.bindings_double import BindingsDouble
+from tests.cuda.double import Double
+from tests.cuda.pycuda_double import PycudaDouble
+from tests.kernels.grid import Grid, Launchers, compile_all
+
+
+@pytest.fixture(scope="session")
+def launchers(tmp_path_factory: pytest.TempPathFactory) -> Launchers:
+    return compile_all(tmp_path_factory.mktemp("kernels"))
+
+
+@pytest.fixture(scope="session")
+def grid(launchers: Launchers) -> Grid:
+    return Grid(launchers, backwards=False)
+
+
+@pytest.fixture
+def double() -> Double:
+    return Double()
+
+
+def open_gpu(double: Double, *, bindings: bool = True) -> Gpu:
+    driver = Driver(PycudaDouble(double), BindingsDouble(double) if bindings else None)
+    return Gpu(driver=driver)
+
+
+@pytest.fixture(params=["with cuda-python", "without"])
+def gpu(double: Double, request: pytest.FixtureRequest) -> Iterator[Gpu]:
+    with open_gpu(double, bindings=request.param == "with cuda-python") as opened:
+        yield opened
+    assert double.broken == []
+    assert double.live == []
