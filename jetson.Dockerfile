@@ -32,10 +32,10 @@
 ARG JETPACK=7.2
 
 FROM nvcr.io/nvidia/tensorrt:26.05-py3 AS jetpack-7.2
-ENV ARCHITECTURES="sm_87 sm_110" CUDA_BINDINGS=13.2.0 DALI=nvidia-dali-cuda130==2.4.0
+ENV KERNELS_FOR="--arch sm_87 --arch sm_110" CUDA_BINDINGS=13.2.0 DALI=nvidia-dali-cuda130==2.4.0
 
 FROM nvcr.io/nvidia/l4t-jetpack:r36.4.0 AS jetpack-6.2
-ENV ARCHITECTURES="sm_87" CUDA_BINDINGS=12.8.0 DALI=
+ENV KERNELS_FOR="--arch sm_87" CUDA_BINDINGS=12.8.0 DALI=
 
 # Empty; --build-context dali=FOLDER puts a wheel of DALI here.
 FROM scratch AS dali
@@ -75,7 +75,7 @@ COPY engines engines
 COPY configs configs
 COPY launch/entrypoint.sh launch/
 # hadolint ignore=SC2086
-RUN python -m perception.kernels $ARCHITECTURES
+RUN python -m perception.cubins $KERNELS_FOR --out kernels && chmod -R a+rX kernels
 
 FROM system
 LABEL org.opencontainers.image.title="perception" org.opencontainers.image.licenses="Apache-2.0"

@@ -7,12 +7,11 @@ cv2.resize, and crop_mirror_normalize, asked for a window larger than the image,
 from __future__ import annotations
 
 import ctypes
+import importlib
 from collections.abc import Hashable
 from typing import Any, Final, Literal
 
 import numpy as np
-from nvidia.dali import fn, types
-from nvidia.dali.pipeline import Pipeline
 
 from perception.messages import Float32, Frame, Image, InputSpec
 from perception.preprocess.letterbox import Letterbox
@@ -26,20 +25,27 @@ Source = Literal["pixels", "encoded"]
 
 def letterbox_pipeline(
     letterbox: Letterbox, spec: InputSpec, source: Source, *, gpu: int | None = None, half: bool = False
-) -> Pipeline:
+) -> Any:
     """Define the pipeline from one image to a detector's input (3, h, w), in float32 or `half` precision.
 
     It runs on the GPU of that ordinal, in its primary context, and then decodes JPEGs there too; or on the CPU, where
     it needs no driver. Nothing is prefetched: an image is worked on when it is there.
     """
-    pipeline = Pipeline(batch_size=1, num_threads=1, device_id=gpu, prefetch_queue_depth=1)
+    dali = _dali()
+    pipeline = dali.Pipeline(batch_size=1, num_threads=1, device_id=gpu, prefetch_queue_depth=1)
     with pipeline:
         image = _image(source, on_gpu=gpu is not None)
-        pipeline.set_outputs(_letterbox(image, letterbox, spec, types.FLOAT16 if half else types.FLOAT))
+        pipeline.set_outputs(_letterbox(image, letterbox, spec, half=half))
     return pipeline
 
 
+def _dali() -> Any:
+    """DALI's package, imported when it is used: that takes its time, and not every machine has it."""
+    return importlib.import_module("nvidia.dali")
+
+
 def _image(source: Source, *, on_gpu: bool) -> Any:
+    fn, types = _dali().fn, _dali().types
     if source == "pixels":
         pixels = fn.external_source(name=INPUT, dtype=types.UINT8, ndim=3, layout="HWC")
         return pixels.gpu() if on_gpu else pixels
@@ -52,7 +58,8 @@ def _image(source: Source, *, on_gpu: bool) -> Any:
     )
 
 
-def _letterbox(image: Any, letterbox: Letterbox, spec: InputSpec, dtype: Any) -> Any:
+def _letterbox(image: Any, letterbox: Letterbox, spec: InputSpec, *, half: bool) -> Any:
+    fn, types = _dali().fn, _dali().types
     width, height = letterbox.resized_size
     mean, std = np.array(spec.mean), np.array(spec.std)
     resized = fn.resize(image, size=(height, width), interp_type=types.INTERP_LINEAR, antialias=False)
@@ -67,7 +74,7 @@ def _letterbox(image: Any, letterbox: Letterbox, spec: InputSpec, dtype: Any) ->
         fill_values=((spec.pad_value * spec.scale - mean) / std).tolist(),
         mean=(mean / spec.scale).tolist(),
         std=(std / spec.scale).tolist(),
-        dtype=dtype,
+        dtype=types.FLOAT16 if half else types.FLOAT,
         output_layout="CHW",
     )
 
