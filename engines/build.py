@@ -107,6 +107,10 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
             f"{library.title} builds for the GPU that it runs on, and there is none here; "
             "build on the machine that is to run it, or try the model with --flavor rtx"
         )
+    try:
+        chosen.engine.directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(error) from None
     for model, size in _detectors(chosen, arguments.model):
         check_file(model)
         job = _Job(model, size, chosen.engine, library, gpu, sha256(model))
@@ -142,7 +146,6 @@ def _build(job: _Job, console: Console) -> PlanManifest:
     """Build, check, install: plan and manifest both, or neither."""
     partial = job.plan.with_suffix(".plan.partial")
     try:
-        job.engine.directory.mkdir(parents=True, exist_ok=True)
         with trt.BuildLog(job.plan.with_suffix(".log")) as log:
             manifest = _compile(job, log, partial, console)
         manifest = manifest.model_copy(update={"golden": _golden(job, manifest, partial)})
@@ -150,12 +153,14 @@ def _build(job: _Job, console: Console) -> PlanManifest:
         partial.replace(job.plan)
         write_manifest(manifest, job.plan)
     except OSError as error:
-        raise OutputError(
-            f"{error.filename}: cannot be written: {error.strerror}; choose another engine.directory"
-        ) from None
+        raise _unwritable(error) from None
     finally:
         partial.unlink(missing_ok=True)
     return manifest
+
+
+def _unwritable(error: OSError) -> OutputError:
+    return OutputError(f"{error.filename}: cannot be written: {error.strerror}; choose another engine.directory")
 
 
 def _compile(job: _Job, log: trt.BuildLog, partial: Path, console: Console) -> PlanManifest:
