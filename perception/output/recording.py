@@ -9,8 +9,8 @@
 | ``/<CAMERA>/image_compressed`` | the same of a camera with distortion |
 | ``/<CAMERA>/video`` | foxglove.CompressedVideo, if asked for and if that is how the frames came |
 | ``/tf`` | foxglove.FrameTransforms |
-| ``/latency`` | JSON: each stage's charge in milliseconds, for the Plot panel |
-| ``/diagnostics`` | foxglove.Log: what went wrong |
+| ``/latency`` | JSON: each stage's charge in milliseconds and what enforcement did, for the Plot panel |
+| ``/diagnostics`` | foxglove.Log: what went wrong, what was left out, steps on the ladder |
 
 With the images in it, it is a drive, and can be replayed.
 """
@@ -28,7 +28,7 @@ from google.protobuf.message import Message
 from mcap.writer import CompressionType, Writer
 
 from perception.budget import WAITING, charge
-from perception.messages import STAGES, EncodedImage, Frame, FrameSet, Image, Rig, Tick, TickTimes
+from perception.messages import STAGES, Decision, EncodedImage, Frame, FrameSet, Image, Rig, Tick
 from perception.output import foxglove
 from perception.output.files import AtomicFile
 
@@ -43,6 +43,14 @@ _LATENCY_SCHEMA: Final = {
         "late": {"type": "boolean"},
         "deadline_ms": {"type": ["number", "null"]},
         "end_to_end_ms": {"type": "number"},
+        "age_ms": {"type": "number"},
+        "skew_ms": {"type": "number"},
+        "level": {"type": "integer"},
+        "dropped": {"type": "boolean"},
+        "deadline_met": {"type": "boolean"},
+        "missing": {"type": "integer"},
+        "skipped": {"type": "integer"},
+        "cut_off": {"type": "integer"},
         **{f"{stage}_ms": {"type": "number"} for stage in (*STAGES, WAITING)},
     },
 }
@@ -79,7 +87,7 @@ class RecordingWriter:
         gone = sorted(self._shown - shown)
         self._shown = shown
         self._write("/tracks", stamp_ns, number, foxglove.scene_update(tick.tracks, gone))
-        self._write_latency(stamp_ns, number, tick.times)
+        self._write_latency(tick)
         self._log(stamp_ns, number, self._diagnostics.of_tick(tick))
         self._last = tick.frames
         self._file.flush()  # whole chunks outlive this process, however it ends
@@ -125,15 +133,28 @@ class RecordingWriter:
         ideal = self._rig[camera].distortion_model == "none"
         return "image_rect_compressed" if ideal else "image_compressed"
 
-    def _write_latency(self, stamp_ns: int, number: int, times: TickTimes) -> None:
+    def _write_latency(self, tick: Tick) -> None:
+        number, times, decision = tick.frames.tick, tick.times, tick.tracks.decision
         deadline = None if times.deadline_ns is None else (times.deadline_ns - times.arrival_ns) / 1e6
-        charges = {f"{stage}_ms": round(spent_ns / 1e6, 4) for stage, spent_ns in charge(times).items()}
-        record = {"tick": number, "late": times.late, "deadline_ms": deadline}
-        record |= {"end_to_end_ms": times.end_to_end_ns / 1e6, **charges}
+        record = {
+            "tick": number,
+            "late": times.late,
+            "deadline_ms": deadline,
+            "end_to_end_ms": times.end_to_end_ns / 1e6,
+            "age_ms": decision.age_ns / 1e6,
+            "skew_ms": tick.frames.skew_ns / 1e6,
+            "level": decision.level,
+            "dropped": decision.dropped,
+            "deadline_met": decision.deadline_met,
+            "missing": len(tick.frames.missing),
+            "skipped": len(decision.skipped),
+            "cut_off": len(decision.late),
+            **{f"{stage}_ms": round(spent_ns / 1e6, 4) for stage, spent_ns in charge(times).items()},
+        }
         if "/latency" not in self._channels:
             schema = self._writer.register_schema("perception.Latency", "jsonschema", _json(_LATENCY_SCHEMA))
             self._channels["/latency"] = self._writer.register_channel("/latency", "json", schema)
-        self._add("/latency", stamp_ns, number, _json(record))
+        self._add("/latency", tick.frames.stamp_ns, number, _json(record))
 
     def _log(self, stamp_ns: int, number: int, entries: Sequence[tuple[str, str]]) -> None:
         for level, text in entries:
@@ -155,13 +176,14 @@ class RecordingWriter:
 
 
 class _Diagnostics:
-    """What is worth a line in the log: late ticks, cameras lost and found, faults of the data."""
+    """What is worth a line in the log: late ticks, what was left out, cameras lost and found, faults of the data."""
 
     def __init__(self, faults: Callable[[], Sequence[str]]) -> None:
         self._faults = faults
         self._told: frozenset[str] = frozenset()
         self._missing: tuple[str, ...] = ()
-        self._ticks = self._late = self._with_missing = 0
+        self._level = 0
+        self._ticks = self._late = self._with_missing = self._dropped = self._cut_off = 0
 
     def of_tick(self, tick: Tick) -> list[tuple[str, str]]:
         """(level, line) for what this tick brought."""
@@ -175,11 +197,26 @@ class _Diagnostics:
         if times.deadline_ns is not None and times.late:
             over_ms = (times.published_ns - times.deadline_ns) / 1e6
             entries.append(("WARNING", f"tick {number}: late by {over_ms:.2f} ms"))
-        return entries + self._new_faults()
+        return entries + self._left_out(number, tick.tracks.decision) + self._new_faults()
+
+    def _left_out(self, number: int, decision: Decision) -> list[tuple[str, str]]:
+        self._dropped += decision.dropped
+        self._cut_off += bool(decision.late)
+        entries = []
+        if decision.level != self._level:
+            severity = "WARNING" if decision.level > self._level else "INFO"
+            entries.append((severity, f"tick {number}: level {decision.level} of the ladder, it was {self._level}"))
+            self._level = decision.level
+        if decision.dropped:
+            entries.append(("WARNING", f"tick {number}: dropped, too old to be finished in time"))
+        if decision.late:
+            entries.append(("WARNING", f"tick {number}: cut off: {', '.join(decision.late)}"))
+        return entries
 
     def at_end(self) -> list[tuple[str, str]]:
         """What came up last, and the sums."""
         sums = f"{self._ticks} ticks: {self._late} late, {self._with_missing} with a camera missing"
+        sums += f", {self._dropped} dropped, {self._cut_off} with a camera cut off"
         return [*self._new_faults(), ("INFO", sums)]
 
     def _new_faults(self) -> list[tuple[str, str]]:

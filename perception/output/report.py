@@ -18,15 +18,20 @@ _CAMERA_STAGES: Final = (("ingest", "decode"), ("preprocess", "preprocess"), ("d
 _NS_PER_MS: Final = 1_000_000
 
 
-def print_report(console: Console, ledger: Ledger, *, stepped: bool, directory: Path, files: Iterable[Path]) -> None:
+def print_report(
+    console: Console, ledger: Ledger, *, stepped: bool, directory: Path, files: Iterable[Path], assumed: bool = False
+) -> None:
     """Print the stages, the cameras, the ticks and where the results are; all times in milliseconds."""
     how = "stepped: decoding runs ahead and is not counted" if stepped else "in real time"
+    how = "assumed, not measured: drawn from a profile" if assumed else how
     console.print()
     console.print(Text.assemble(("Latency per tick, ms", "bold"), (f"   {how}", "dim")))
     console.print(stages_table(ledger))
     console.print(Text.assemble(("Each camera's own time, ms", "bold"), ("   p50 / p99", "dim")))
     console.print(_cameras(ledger))
     console.print(_ticks(ledger, stepped=stepped))
+    for line in _left_out(ledger):
+        console.print(line)
     console.print(_results(directory, files))
 
 
@@ -93,6 +98,21 @@ def _ticks(ledger: Ledger, *, stepped: bool) -> Text:
     return line.append(
         f"{ledger.with_missing_camera} with a camera missing", "yellow" if ledger.with_missing_camera else ""
     )
+
+
+def _left_out(ledger: Ledger) -> list[Text]:
+    """What enforcement did, where it did anything: what was left out in time's want, and the levels of the ladder."""
+    lines = []
+    cut_off = {camera: count for camera, count in ledger.cut_off.items() if count}
+    if ledger.dropped or cut_off:
+        line = Text.assemble(("Cut", "bold"), f"      {ledger.dropped} ticks dropped")
+        if cut_off:
+            line.append("; cut off: " + ", ".join(f"{camera} {count}" for camera, count in cut_off.items()))
+        lines.append(line)
+    if set(ledger.levels) - {0}:
+        uses = (f"{level}: {use.ticks}" for level, use in sorted(ledger.levels.items()))
+        lines.append(Text.assemble(("Levels", "bold"), f"   ticks on each: {', '.join(uses)}"))
+    return lines
 
 
 def _results(directory: Path, files: Iterable[Path]) -> Text:

@@ -16,6 +16,7 @@ from perception import __version__
 from perception.budget import Ledger, LedgerRow, Percentiles
 from perception.config import Config
 from perception.errors import ResultsError
+from perception.governor import Enforcement
 from perception.hashing import sha256
 from perception.messages import TickTimes
 from perception.output.files import write_whole
@@ -35,11 +36,15 @@ def write_summary(
     faults: Sequence[str],
     files: Iterable[Path],
     wall_s: float,
+    enforcement: Enforcement | None = None,
+    assumed: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write ``summary.json`` and return its path; raises `OutputError`.
 
     `chosen` is what the run settled on where the config left it open (device and why, runtime, threads), as plain JSON
-    values. `files` are what the run wrote; `wall_s` is how long its ticks took in all.
+    values. `files` are what the run wrote; `wall_s` is how long its ticks took in all, and
+    `enforcement` who decided about them. `assumed` is about the machine whose costs were assumed, if any: then no time
+    but `wall_s` was measured.
     """
     summary = {
         "versions": _versions(),
@@ -55,6 +60,7 @@ def write_summary(
             "late": None if config.pace == "stepped" else ledger.late,
             "with_missing_camera": ledger.with_missing_camera,
         },
+        "enforcement": None if enforcement is None else _enforcement(enforcement, ledger),
         "end_to_end": _row(ledger.end_to_end()),
         "data_age": _row(ledger.data_age()),
         "stages": {row.name: _row(row) for row in ledger.stages()},
@@ -66,6 +72,7 @@ def write_summary(
         "faults": list(faults),
         "files": {path.name: path.stat().st_size for path in files if path.is_file()},
         "config": config.model_dump(mode="json"),
+        **({} if assumed is None else {"assumed": assumed}),
     }
     path = directory / SUMMARY
     write_whole(path, (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
@@ -137,6 +144,26 @@ def _drive(path: Path | None, rig: Path | None) -> dict[str, Any] | None:
         return None
     size = path.stat().st_size if path.is_file() else None
     return {"path": str(path.resolve()), "bytes": size, "rig": None if rig is None else str(rig.resolve())}
+
+
+def _enforcement(enforcement: Enforcement, ledger: Ledger) -> dict[str, Any]:
+    """What was left out, and the way on the ladder; of that, the steps that are remembered."""
+    levels = [
+        {
+            "level": level,
+            "name": enforcement.rungs[level].name,
+            "ticks": use.ticks,
+            "seconds": round(use.duration_ns * 1e-9, 3),
+        }
+        for level, use in sorted(ledger.levels.items())
+    ]
+    return {
+        "dropped": ledger.dropped,
+        "levels": levels,
+        "steps": [{"tick": s.tick, "from": s.before, "to": s.after, "reason": s.reason} for s in enforcement.steps],
+        "cut_off": ledger.cut_off,
+        "skipped": ledger.skipped,
+    }
 
 
 def _row(row: LedgerRow) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """``trace.json``: the timeline of every tick, for https://ui.perfetto.dev or chrome://tracing.
 
-One row per camera for what its channel did, one for fusion and output with the deadlines on it. Ticks and decoding have
+One row per camera for what its channel did, one for fusion and output with the deadlines on it, a counter for the level
+of the ladder. Ticks and decoding have
 rows of their own, made by the viewer: they may overlap, and slices of one row may not. The format is the JSON array of
 the Trace Event Format, whose closing bracket is optional: a trace that was cut off still opens.
 """
@@ -8,6 +9,7 @@ the Trace Event Format, whose closing bracket is optional: a trace that was cut 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,6 +53,8 @@ class TraceWriter:
     def _events(self, tick: Tick) -> list[Event]:
         number, times = tick.frames.tick, tick.times
         about = {"tick": number, "missing": list(tick.frames.missing), "tracks": len(tick.tracks.tracks)}
+        decision = tick.tracks.decision
+        about |= asdict(decision)
         events = self._overlapping("tick", times.arrival_ns, times.published_ns, about)
         for span in times.spans:
             if span.stage == "ingest":
@@ -62,15 +66,19 @@ class TraceWriter:
             events.append(self._instant("deadline", times.deadline_ns, number))
         if times.late:
             events.append(self._instant("late", times.published_ns, number))
-        return events
+        if decision.dropped:
+            events.append(self._instant("dropped", times.arrival_ns, number))
+        fusing_ns = next((span.start_ns for span in times.spans if span.stage == "fusion"), times.published_ns)
+        events += [self._instant("cut off", fusing_ns, number, self._rows[camera]) for camera in decision.late]
+        return [*events, self._event("C", "level", _FUSION_ROW, times.arrival_ns) | {"args": {"level": decision.level}}]
 
     def _slice(self, span: StageSpan, number: int) -> Event:
         row = self._rows.get(span.camera, _FUSION_ROW)
         event = self._event("X", span.stage, row, span.start_ns)
         return event | {"dur": (span.end_ns - span.start_ns) / 1e3, "args": {"tick": number}}
 
-    def _instant(self, name: str, at_ns: int, number: int) -> Event:
-        return self._event("i", name, _FUSION_ROW, at_ns) | {"s": "t", "args": {"tick": number}}
+    def _instant(self, name: str, at_ns: int, number: int, row: int = _FUSION_ROW) -> Event:
+        return self._event("i", name, row, at_ns) | {"s": "t", "args": {"tick": number}}
 
     def _overlapping(self, name: str, start_ns: int, end_ns: int, about: Event) -> list[Event]:
         """An asynchronous slice; the viewers make rows by its name."""

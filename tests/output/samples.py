@@ -11,6 +11,8 @@ from perception.budget import Budget, Ledger
 from perception.messages import (
     CLASSES,
     STAGES,
+    UNDISTURBED,
+    Decision,
     Detections,
     EncodedImage,
     Frame,
@@ -55,6 +57,16 @@ def make_track(track_id: int = 1, **changes: object) -> Track:
     return Track(**(values | changes))  # type: ignore[arg-type]
 
 
+LEFT_OUT = (
+    Decision(),
+    Decision(1, skipped=("CAM_LEFT",)),
+    Decision(1, late=("CAM_FRONT", "CAM_LEFT")),
+    Decision(1, dropped=True, deadline_met=False, age_ns=25 * MS),
+    Decision(),
+)
+"""What enforcement does to five ticks."""
+
+
 def make_tracks(tick: int = 0, ids: Sequence[int] = (1, 2), **changes: object) -> TrackSet:
     values: dict[str, object] = {
         "tick": tick,
@@ -75,9 +87,10 @@ def make_tick(
     ids: Sequence[int] = (1, 2),
     late: bool = False,
     stepped: bool = False,
+    decision: Decision = UNDISTURBED,
 ) -> Tick:
     rig = rig or make_rig()
-    tracks = make_tracks(tick, ids, missing=missing)
+    tracks = make_tracks(tick, ids, missing=missing, decision=decision)
     stamp, pose = tracks.stamp_ns, tracks.map_from_base
     seen = [camera for name, camera in rig.items() if name not in missing]
     images = {camera.name: render(camera, 0.1 * tick) for camera in seen}
@@ -115,5 +128,5 @@ def make_times(tick: int, cameras: Sequence[str], *, late: bool = False, stepped
 def make_ledger(ticks: Sequence[Tick], rig: Rig) -> Ledger:
     ledger = Ledger(BUDGET, rig)
     for tick in ticks:
-        ledger.enter(tick.frames.tick, tick.times, 7 * MS, tick.frames.missing)
+        ledger.enter(tick.frames.tick, tick.times, 7 * MS, tick.frames.missing, tick.tracks.decision)
     return ledger

@@ -22,10 +22,10 @@ from perception.config import SyncConfig
 from perception.errors import OutputError
 from perception.ingest.open_drive import open_drive
 from perception.ingest.replay import Replay
-from perception.messages import Camera, Frame, FrameSet, Rig, Tick
+from perception.messages import STAGES, Camera, Frame, FrameSet, Rig, Tick
 from perception.output.recording import RecordingWriter
 from tests.drives import START_NS
-from tests.output.samples import PERIOD_NS, make_rig, make_tick
+from tests.output.samples import LEFT_OUT, PERIOD_NS, make_rig, make_tick
 
 Messages = dict[str, list[tuple[int, Any]]]
 
@@ -120,7 +120,7 @@ def test_latency_is_flat_json_that_adds_up(tmp_path: Path, rig: Rig, *, stepped:
     ticks = [make_tick(0, rig, stepped=stepped), make_tick(1, rig, late=True, stepped=stepped)]
     first, second = (content for _, content in read(record(tmp_path, ticks, rig))["/latency"])
     assert first["end_to_end_ms"] == 6
-    assert sum(v for k, v in second.items() if k.endswith("_ms") and not k.startswith(("end", "deadline"))) == 30
+    assert sum(second[f"{stage}_ms"] for stage in (*STAGES, "waiting")) == 30
     assert second["waiting_ms"] == 24
     assert [first["late"], second["late"]] == [False, not stepped]
     assert first["deadline_ms"] == (None if stepped else 20)
@@ -145,8 +145,26 @@ def test_diagnostics_tell_what_went_wrong_once(tmp_path: Path, rig: Rig) -> None
         ("ERROR", "an image that does not decode"),
         ("INFO", "tick 3: CAM_LEFT is back"),
         ("ERROR", "the file ends early"),
-        ("INFO", "4 ticks: 1 late, 2 with a camera missing"),
+        ("INFO", "4 ticks: 1 late, 2 with a camera missing, 0 dropped, 0 with a camera cut off"),
     ]
+
+
+def test_what_enforcement_did_is_told_and_can_be_plotted(tmp_path: Path, rig: Rig) -> None:
+    messages = read(record(tmp_path, [make_tick(i, rig, decision=d) for i, d in enumerate(LEFT_OUT)], rig))
+    assert [(Log.Level.Name(entry.level), entry.message) for _, entry in messages["/diagnostics"]] == [
+        ("WARNING", "tick 1: level 1 of the ladder, it was 0"),
+        ("WARNING", "tick 2: cut off: CAM_FRONT, CAM_LEFT"),
+        ("WARNING", "tick 3: dropped, too old to be finished in time"),
+        ("INFO", "tick 4: level 0 of the ladder, it was 1"),
+        ("INFO", "5 ticks: 0 late, 0 with a camera missing, 1 dropped, 1 with a camera cut off"),
+    ]
+    latency = [content for _, content in messages["/latency"]]
+    assert [content["level"] for content in latency] == [0, 1, 1, 1, 0]
+    assert [content["cut_off"] for content in latency] == [0, 0, 2, 0, 0]
+    assert [content["skipped"] for content in latency] == [0, 1, 0, 0, 0]
+    assert latency[3]["dropped"]
+    assert not latency[3]["deadline_met"]
+    assert latency[3]["age_ms"] == 25
 
 
 def test_transforms_are_complete_in_every_message(tmp_path: Path, rig: Rig) -> None:
@@ -228,12 +246,12 @@ def test_it_gets_its_name_when_it_is_whole(tmp_path: Path, rig: Rig) -> None:
 
 def test_a_killed_run_leaves_whole_chunks_that_replay(tmp_path: Path, rig: Rig) -> None:
     writer = RecordingWriter(tmp_path, rig, record_images=True, faults=tuple)
-    for i in range(30):
+    for i in range(33):
         writer.record(make_tick(i, rig, ids=range(1, 20)))
     left = tmp_path / "left.mcap"
     left.write_bytes((tmp_path / "recording.mcap.partial").read_bytes())
     drive = open_drive(left)
-    assert 0 < len(list(drive.packets())) < 60
+    assert 0 < len(list(drive.packets())) < 66
     assert any("left.mcap" in fault for fault in drive.faults())
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from perception.budget import Ledger
 from perception.output.report import print_report
-from tests.output.samples import BUDGET, make_ledger, make_rig, make_tick
+from tests.output.samples import BUDGET, LEFT_OUT, make_ledger, make_rig, make_tick
 
 
 def report(ledger: Ledger, directory: Path, *, stepped: bool = False, width: int = 80) -> str:
@@ -48,6 +48,15 @@ def test_the_slowest_tick_adds_up(ledger: Ledger, tmp_path: Path) -> None:
 
 def test_ticks_are_counted(ledger: Ledger, tmp_path: Path) -> None:
     assert "3 published, 2 on time, 1 late, 1 with a camera missing" in report(ledger, tmp_path)
+
+
+def test_what_was_left_out_is_told_where_there_was_anything(ledger: Ledger, tmp_path: Path) -> None:
+    assert not re.search("Cut|Levels", report(ledger, tmp_path))
+    rig = make_rig()
+    disturbed = make_ledger([make_tick(i, rig, decision=d) for i, d in enumerate(LEFT_OUT)], rig)
+    text = report(disturbed, tmp_path)
+    assert "1 ticks dropped; cut off: CAM_FRONT 1, CAM_LEFT 1" in text
+    assert "ticks on each: 0: 2, 1: 3" in text
 
 
 def test_stepped_replay_says_what_is_not_counted(ledger: Ledger, tmp_path: Path) -> None:

@@ -10,8 +10,12 @@ import pytest
 from perception.budget import Ledger
 from perception.config import Config
 from perception.errors import OutputError, ResultsError
+from perception.governor import Governor, Plan, Rung, Settings, everything
+from perception.messages import Decision
 from perception.output.summary import read_summary, write_summary
-from tests.output.samples import BUDGET, make_ledger, make_rig, make_tick
+from tests.output.samples import BUDGET, LEFT_OUT, make_ledger, make_rig, make_tick, make_times
+
+SECOND = 1_000_000_000
 
 
 def summarise(directory: Path, ledger: Ledger, **changes: Any) -> dict[str, Any]:
@@ -52,6 +56,24 @@ def test_the_account_is_all_there(tmp_path: Path) -> None:
     assert summary["machine"]["cores_allowed"] >= 1
     assert summary["versions"]["perception"]
     assert summary["chosen"]["device"] == "cpu"
+
+
+def test_what_enforcement_did_is_all_there(tmp_path: Path) -> None:
+    rig = make_rig()
+    ledger = make_ledger([make_tick(i, rig, decision=d) for i, d in enumerate(LEFT_OUT)], rig)
+    governor = Governor((everything(rig), Rung("front only", {"CAM_FRONT": 1})), BUDGET, Settings(None, 1, 1, SECOND))
+    plan = Plan(0, dropped=True, cameras=(), until_ns=0)
+    governor.learn(1, plan, Decision(dropped=True), make_times(0, ()))
+    assert summarise(tmp_path, ledger, enforcement=governor)["enforcement"] == {
+        "dropped": 1,
+        "levels": [
+            {"level": 0, "name": "everything", "ticks": 2, "seconds": 0.1},
+            {"level": 1, "name": "front only", "ticks": 3, "seconds": 0.3},
+        ],
+        "steps": [{"tick": 1, "from": 0, "to": 1, "reason": "1 of the last 1 ticks overran"}],
+        "cut_off": {"CAM_FRONT": 1, "CAM_LEFT": 1},
+        "skipped": {"CAM_FRONT": 0, "CAM_LEFT": 1},
+    }
 
 
 def test_in_stepped_replay_nothing_is_on_time_or_late(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from perception.messages import Rig, Tick
 from perception.output.trace import TraceWriter
-from tests.output.samples import make_rig, make_tick
+from tests.output.samples import LEFT_OUT, make_rig, make_tick
 
 Events = list[dict[str, Any]]
 
@@ -56,6 +56,15 @@ def test_slices_of_a_row_never_overlap(tmp_path: Path, rig: Rig) -> None:
     for row in rows.values():
         for (_, end), (start, _) in zip(sorted(row), sorted(row)[1:], strict=False):
             assert start >= end
+
+
+def test_what_was_left_out_is_marked_and_the_level_is_a_counter(tmp_path: Path, rig: Rig) -> None:
+    events = trace(tmp_path, [make_tick(i, rig, decision=d) for i, d in enumerate(LEFT_OUT)], rig)
+    marks = [(e["name"], e["tid"], e["args"]["tick"]) for e in of_phase(events, "i") if e["name"] != "deadline"]
+    assert marks == [("cut off", 2, 2), ("cut off", 3, 2), ("dropped", 1, 3)]
+    assert [event["args"]["level"] for event in of_phase(events, "C")] == [0, 1, 1, 1, 0]
+    about = [event["args"] for event in of_phase(events, "b") if event["name"] == "tick"]
+    assert about[1]["skipped"] == ["CAM_LEFT"]
 
 
 def test_what_may_overlap_is_asynchronous_and_ends(tmp_path: Path, rig: Rig) -> None:
