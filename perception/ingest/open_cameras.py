@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
+from perception.clock import LiveClock
 from perception.config import AnyCamera, Config, FileCamera, GStreamerCamera, V4l2Camera
 from perception.errors import ConfigError
+from perception.governor import Enforcement
 from perception.ingest.cameras.camera import Device
+from perception.ingest.live import Live
 from perception.ingest.rig import load_rig
 from perception.messages import Camera, Rig
 
 
 def live_rig(config: Config) -> Rig:
     """The calibration of the configured cameras, in the order of the rig file; raises `ConfigError`."""
+    if not config.cameras:
+        raise ConfigError(
+            "there is nothing to run on: name a drive with --replay (an .mcap recording, a video file or a folder of "
+            "images), or cameras in the config (configs/vehicle.yaml is an example)"
+        )
     if config.rig is None:
         raise ConfigError(
             "the cameras are not calibrated: name a rig file with rig: in the config or --rig "
@@ -21,6 +31,32 @@ def live_rig(config: Config) -> Rig:
         if name not in rig:
             raise ConfigError(f"cameras.{name}: is not calibrated; {config.rig} has {', '.join(rig)}")
     return {name: camera for name, camera in rig.items() if name in config.cameras}
+
+
+def open_cameras(
+    config: Config,
+    rig: Rig,
+    clock: LiveClock,
+    *,
+    threads: int,
+    needed: Mapping[str, tuple[int, int]],
+    enforcement: Enforcement,
+    on_quiet: Callable[[float], None],
+) -> Live:
+    """The configured cameras of a `live_rig` as a source; see `Live`, and `open_camera` for what is raised."""
+    began_ns = clock.now_ns()
+    devices = {name: open_camera(config.cameras[name], camera, began_ns) for name, camera in rig.items()}
+    return Live(
+        rig,
+        devices,
+        config.cameras,
+        clock,
+        config.sync,
+        threads=threads,
+        needed=needed,
+        enforcement=enforcement,
+        on_quiet=on_quiet,
+    )
 
 
 def open_camera(config: AnyCamera, camera: Camera, began_ns: int) -> Device:

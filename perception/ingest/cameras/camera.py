@@ -16,10 +16,11 @@ class CameraError(Exception):
 class RawPicture:
     """Pixels as a driver gives them, rows `stride` bytes apart.
 
-    ``yuyv`` is 4:2:2, packed; ``nv12`` is 4:2:0, a plane of luma and then one of both chroma; ``bgr`` is 8 bits each.
+    ``yuyv`` and ``uyvy`` are 4:2:2, packed; ``nv12`` is 4:2:0, a plane of luma and then one of both chroma; ``bgr`` is
+    8 bits each.
     """
 
-    format: Literal["yuyv", "nv12", "bgr"]
+    format: Literal["yuyv", "uyvy", "nv12", "bgr"]
     width: int
     height: int
     stride: int

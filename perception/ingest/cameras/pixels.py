@@ -12,7 +12,8 @@ from perception.ingest.cameras.camera import RawPicture
 from perception.ingest.decode import UndecodableError, check_size, decode_image, frame_to_image
 from perception.messages import Camera, Image
 
-_BYTES_PER_PIXEL: Final = {"yuyv": 2, "nv12": 1, "bgr": 3}
+_BYTES_PER_PIXEL: Final = {"yuyv": 2, "uyvy": 2, "nv12": 1, "bgr": 3}
+_PACKED: Final = {"yuyv": cv2.COLOR_YUV2BGR_YUY2, "uyvy": cv2.COLOR_YUV2BGR_UYVY}
 _EVERY: Final = 8
 
 
@@ -29,9 +30,9 @@ def to_image(picture: bytes | RawPicture | VideoFrame, camera: Camera, needed: t
     rows = _rows(picture)
     if picture.format == "bgr":
         return np.ascontiguousarray(rows.reshape(picture.height, picture.width, 3))
-    if picture.format == "yuyv":
+    if picture.format in _PACKED:
         packed = rows.reshape(picture.height, picture.width, 2)
-        return cast("Image", cv2.cvtColor(packed, cv2.COLOR_YUV2BGR_YUY2))
+        return cast("Image", cv2.cvtColor(packed, _PACKED[picture.format]))
     return cast("Image", cv2.cvtColor(rows, cv2.COLOR_YUV2BGR_NV12))
 
 

@@ -17,11 +17,12 @@ from perception.ingest.cameras import v4l2_abi as abi
 from perception.ingest.cameras.camera import CameraError, RawPicture, Shot
 from perception.ingest.decode import UndecodableError
 
-Format = Literal["mjpeg", "yuyv", "nv12"]
+Format = Literal["mjpeg", "yuyv", "uyvy", "nv12"]
 
 _PIXEL_FORMATS: Final = {
     "mjpeg": abi.V4L2_PIX_FMT_MJPEG,
     "yuyv": abi.V4L2_PIX_FMT_YUYV,
+    "uyvy": abi.V4L2_PIX_FMT_UYVY,
     "nv12": abi.V4L2_PIX_FMT_NV12,
 }
 _BUFFERS: Final = 4

@@ -32,6 +32,7 @@ def v4l2_fourcc(code: str) -> int:
 
 V4L2_PIX_FMT_MJPEG: Final = v4l2_fourcc("MJPG")
 V4L2_PIX_FMT_YUYV: Final = v4l2_fourcc("YUYV")
+V4L2_PIX_FMT_UYVY: Final = v4l2_fourcc("UYVY")
 V4L2_PIX_FMT_NV12: Final = v4l2_fourcc("NV12")
 
 

@@ -40,7 +40,12 @@ def nv12(image: Image) -> Image:
 @pytest.mark.parametrize("padding", [0, 32])
 @pytest.mark.parametrize(
     ("pixel_format", "rows"),
-    [("bgr", SMOOTH.reshape(64, -1)), ("yuyv", yuyv(SMOOTH)), ("nv12", nv12(SMOOTH))],
+    [
+        ("bgr", SMOOTH.reshape(64, -1)),
+        ("yuyv", yuyv(SMOOTH)),
+        ("uyvy", yuyv(SMOOTH).reshape(64, -1, 2)[:, :, ::-1].reshape(64, -1)),
+        ("nv12", nv12(SMOOTH)),
+    ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_raw_pixels_become_the_image(pixel_format: str, rows: Image, padding: int) -> None:
