@@ -6,21 +6,23 @@ results.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from perception import backends, ladder
+from perception.assume import Assumption
 from perception.backends import Backend
 from perception.budget import Ledger
 from perception.clock import Clock
 from perception.config import Config
+from perception.errors import ConfigError
 from perception.fusion.camera_fusion import CameraFusion
 from perception.governor import Enforcement, Governor, Rung, Settings, Undisturbed
 from perception.messages import Rig
 from perception.pipeline import Pipeline
-from perception.stages import Publisher, Recorder, Source
+from perception.stages import Channel, Fusion, Publisher, Recorder, Source
 
 S = TypeVar("S", bound=Source)
 
@@ -36,12 +38,18 @@ class Assembly(Generic[S]):
     enforcement: Enforcement
     source: S
     ledger: Ledger
+    assumption: Assumption | None = None
 
     def pipeline(self, publishers: Sequence[Publisher], recorders: Sequence[Recorder] = ()) -> Pipeline:
-        """The pipeline, with a fusion of its own."""
+        """The pipeline, with a fusion of its own; under an assumption, its parts take the time that is assumed."""
+        channels: Sequence[Mapping[str, Channel]] = self.backend.channels
+        fusion: Fusion = CameraFusion(self.rig, self.config.fusion)
+        if self.assumption is not None:
+            channels, fusion = self.assumption.channels(channels), self.assumption.fusion(fusion)
+            publishers = self.assumption.output(publishers)
         return Pipeline(
-            channels=self.backend.channels,
-            fusion=CameraFusion(self.rig, self.config.fusion),
+            channels=channels,
+            fusion=fusion,
             enforcement=self.enforcement,
             publishers=publishers,
             recorders=recorders,
@@ -61,13 +69,18 @@ def assemble(
     clock: Clock,
     make_source: Callable[[Backend, Enforcement], S],
     enforcement: Enforcement | None = None,
+    *,
+    assumption: Assumption | None = None,
 ) -> Iterator[Assembly[S]]:
     """Build backend, enforcement and source for a rig; on leaving, close the source, then the backend.
 
     `make_source` is given the backend, whose `threads` and `needed` a source may want to know, and the enforcement,
     which a source may ask what it need not decode. Without an `enforcement` the configured one decides; in stepped time
-    there is none. Raises a `PerceptionError` for what cannot be had.
+    there is none. Under an `assumption` the clock and the source are those that it gave. Raises a `PerceptionError` for
+    what cannot be had.
     """
+    if config.assume.profile is not None and assumption is None:
+        raise ConfigError(f"assume.profile: {config.assume.profile}: only perception.run can assume another machine")
     with ExitStack() as resources:
         levels = ladder.build(config, rig)
         backend = backends.build(config, rig, clock, levels.detectors)
@@ -75,7 +88,8 @@ def assemble(
         decider = enforcement or _configured(config, rig, clock, levels.rungs)
         source = make_source(backend, decider)
         resources.callback(source.close)
-        yield Assembly(config, rig, clock, backend, decider, source, Ledger(config.budget.to_budget(), rig))
+        ledger = Ledger(config.budget.to_budget(), rig)
+        yield Assembly(config, rig, clock, backend, decider, source, ledger, assumption)
 
 
 def _configured(config: Config, rig: Rig, clock: Clock, rungs: Sequence[Rung]) -> Enforcement:

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Protocol
 
 from pydantic import AfterValidator, Field
 
@@ -155,6 +155,45 @@ class VirtualClock:
         return self._now_ns
 
 
+class Recorded(Source, Protocol):
+    """A source that has an end."""
+
+    @property
+    def duration_s(self) -> float | None:
+        """How long it lasts; None where only reading it all would tell."""
+
+
+class Assumption:
+    """All parts of a pipeline as they would be on another machine."""
+
+    def __init__(self, profile: Profile, seed: int) -> None:
+        self.profile = profile
+        self.clock = VirtualClock()
+        self._costs = Costs(profile, seed)
+
+    def source(self, inner: Recorded, enforcement: Enforcement) -> AssumedSource:
+        """Ingest; `inner` must decode every frame, for `enforcement` decides in virtual time what is not waited for."""
+        return AssumedSource(inner, self._costs, self.clock, enforcement)
+
+    def channels(self, levels: Sequence[Mapping[str, Channel]]) -> list[dict[str, Channel]]:
+        """The channels of each level of the ladder; levels that share a channel share the assumed one too.
+
+        All levels cost the same: a profile knows one detector.
+        """
+        assumed = {
+            id(inner): AssumedChannel(inner, self._costs, self.clock) for level in levels for inner in level.values()
+        }
+        return [{camera: assumed[id(inner)] for camera, inner in level.items()} for level in levels]
+
+    def fusion(self, inner: Fusion) -> AssumedFusion:
+        """Fusion."""
+        return AssumedFusion(inner, self._costs, self.clock)
+
+    def output(self, publishers: Sequence[Publisher]) -> list[Publisher]:
+        """All publishers, as one."""
+        return [AssumedOutput(publishers, self._costs, self.clock)]
+
+
 class AssumedSource:
     """A source whose frames are decoded when the profile says so.
 
@@ -162,8 +201,9 @@ class AssumedSource:
     longer waits for are handed on without their image, as a source in real time does.
     """
 
-    def __init__(self, inner: Source, costs: Costs, clock: VirtualClock, enforcement: Enforcement) -> None:
+    def __init__(self, inner: Recorded, costs: Costs, clock: VirtualClock, enforcement: Enforcement) -> None:
         self.rig = inner.rig
+        self.duration_s = inner.duration_s
         self._inner = inner
         self._costs = costs
         self._clock = clock

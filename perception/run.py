@@ -11,9 +11,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
@@ -23,17 +23,21 @@ from rich.text import Text
 
 from perception import backends, config
 from perception.assembly import Assembly, assemble
+from perception.assume import AssumedSource, Assumption, load_profile
 from perception.clock import Clock, RealTimeReplayClock, SteppedClock
-from perception.config import Config
+from perception.comparison import compare, print_comparison
+from perception.config import AssumeConfig, Config
 from perception.errors import ConfigError, PerceptionError
-from perception.governor import Enforcement
+from perception.governor import Enforcement, Undisturbed
 from perception.ingest.drive import Drive
 from perception.ingest.open_drive import open_drive
 from perception.ingest.replay import Replay
+from perception.output.flight import FlightRecorder
 from perception.output.jsonl import DetectionsWriter, TracksWriter, read_detections, read_tracks
+from perception.output.profile import ProfileRecorder
 from perception.output.recording import RecordingWriter
 from perception.output.report import print_report
-from perception.output.summary import write_summary
+from perception.output.summary import machine, write_summary
 from perception.output.trace import TraceWriter
 from perception.pipeline import Pipeline
 from perception.stages import Recorder
@@ -42,6 +46,7 @@ EXIT_INTERRUPTED: Final = 1
 EXIT_REFUSED: Final = 2
 EXIT_DAMAGED: Final = 3
 _REFRESH_S: Final = 0.2
+_IDEAL: Final = "ideal"
 _RESULTS: Final = ("tracks.jsonl", "detections.jsonl", "recording.mcap", "trace.json", "video.mp4", "evaluation.json")
 
 
@@ -76,6 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--loop", metavar="N", help="replay the drive N times")
     add("--video", action="store_true", default=None, help="draw video.mp4 after the run")
     add("--trace", action="store_true", default=None, help="write trace.json for Perfetto")
+    add("--assume", metavar="PROFILE", help="in the virtual time of another machine, beside the ideal one")
+    add("--profile-out", metavar="FILE", help="write what this machine's ticks cost, for --assume elsewhere")
     add("--record-images", action="store_true", default=None, help="put the input images into recording.mcap too")
     add(
         "--set",
@@ -101,6 +108,8 @@ _FLAG_KEYS: Final = {
     "video": "output.video",
     "trace": "output.trace",
     "record_images": "output.record_images",
+    "assume": "assume.profile",
+    "profile_out": "output.profile",
 }
 
 
@@ -117,20 +126,23 @@ def run(chosen: Config, config_name: str) -> int:
     directory = chosen.output.directory
     device = backends.choose_device(chosen.device)
     with ExitStack() as resources:
-        clock: Clock = SteppedClock() if chosen.pace == "stepped" else RealTimeReplayClock()
+        assumption = _assumption(chosen)
+        clock = _clock(chosen, assumption)
         drive = _open_drive(chosen)
         _keep_apart(chosen)
-        parts = resources.enter_context(assemble(chosen, drive.rig, clock, partial(_replay, chosen, drive, clock)))
+        make_source = _source(chosen, drive, clock, assumption)
+        parts = resources.enter_context(assemble(chosen, drive.rig, clock, make_source, assumption=assumption))
         source, ledger = parts.source, parts.ledger
         tracks = TracksWriter(directory)
         resources.callback(tracks.close)
-        recorders = _recorders(chosen, parts)
+        profile = ProfileRecorder(list(parts.rig)) if chosen.output.profile else None
+        recorders = [*_recorders(chosen, parts), *([profile] if profile else [])]
         for recorder in recorders:
             resources.callback(recorder.close)
         pipeline = parts.pipeline([tracks], recorders)
         choices = _choices(chosen, config_name, device, parts)
         _print_choices(console, choices)
-        for name in _RESULTS:
+        for name in (*_RESULTS, *(f"{_IDEAL}/{name}" for name in _RESULTS)):
             (directory / name).unlink(missing_ok=True)  # of an earlier run: what stays must be of one run
         began = time.perf_counter()
         interrupted = _run_ticks(pipeline, source, console)
@@ -139,6 +151,7 @@ def run(chosen: Config, config_name: str) -> int:
     faults = parts.faults()
     if chosen.output.video and not interrupted:
         _draw_video(chosen, console)
+    assumed = None if assumption is None else _beside_the_ideal(chosen, assumption, console, interrupted=interrupted)
     files = [directory / name for name in _RESULTS]
     summary = write_summary(
         directory,
@@ -149,8 +162,17 @@ def run(chosen: Config, config_name: str) -> int:
         faults=faults,
         files=files,
         wall_s=wall_s,
+        enforcement=parts.enforcement,
+        assumed=assumed,
     )
-    print_report(console, ledger, stepped=clock.stepped, directory=directory, files=[*files, summary])
+    results = [*files, summary]
+    print_report(
+        console, ledger, stepped=clock.stepped, directory=directory, files=results, assumed=assumption is not None
+    )
+    if assumed is not None:
+        print_comparison(console, assumed["tracks"])
+    if profile is not None and chosen.output.profile is not None:
+        profile.write(chosen.output.profile, _machine(assumption))
     for fault in faults:
         print(f"fault: {fault}", file=sys.stderr)
     return EXIT_INTERRUPTED if interrupted else EXIT_DAMAGED if faults else 0
@@ -171,19 +193,69 @@ def _keep_apart(chosen: Config) -> None:
         raise ConfigError(f"{chosen.replay}: is what this run would write over; name another directory with --out")
 
 
-def _replay(chosen: Config, drive: Drive, clock: Clock, backend: backends.Backend, enforcement: Enforcement) -> Replay:
-    return Replay(
-        drive,
-        clock,
-        chosen.sync,
-        threads=backend.threads,
-        loop=chosen.loop,
-        needed=backend.needed,
-        enforcement=enforcement,
-    )
+def _assumption(chosen: Config) -> Assumption | None:
+    if chosen.assume.profile is None:
+        return None
+    if chosen.pace == "stepped":
+        raise ConfigError("--assume is about what is late, and with pace: stepped nothing is; leave one of them out")
+    return Assumption(load_profile(chosen.assume.profile), chosen.assume.seed)
 
 
-def _recorders(chosen: Config, parts: Assembly[Replay]) -> list[Recorder]:
+def _clock(chosen: Config, assumption: Assumption | None) -> Clock:
+    if assumption is not None:
+        return assumption.clock
+    return SteppedClock() if chosen.pace == "stepped" else RealTimeReplayClock()
+
+
+def _machine(assumption: Assumption | None) -> str:
+    """The machine that the ticks ran on, or would have."""
+    if assumption is not None:
+        return assumption.profile.machine
+    here = machine()
+    return f"{here['cpu']}, {here['cores_allowed']} cores"
+
+
+def _beside_the_ideal(chosen: Config, assumption: Assumption, console: Console, *, interrupted: bool) -> dict[str, Any]:
+    """What was assumed, and how right the tracks are beside those of the same drive, stepped: for the summary."""
+    directory, profile = chosen.output.directory, assumption.profile
+    about = {"profile": str(chosen.assume.profile), "seed": chosen.assume.seed}
+    about |= {"about": profile.about, "machine": profile.machine}
+    if interrupted or chosen.replay is None or _run_ideal(chosen, directory / _IDEAL, console):
+        return about | {"tracks": {"why_not": "the run was interrupted"}}
+    return about | {"tracks": compare(directory, directory / _IDEAL, chosen.replay, chosen.rig)}
+
+
+def _run_ideal(chosen: Config, directory: Path, console: Console) -> bool:
+    """Replay the drive once more, stepped; True when a signal ended it."""
+    ideal = chosen.model_copy(update={"pace": "stepped", "assume": AssumeConfig()})
+    clock, drive = SteppedClock(), _open_drive(ideal)
+    with (
+        assemble(ideal, drive.rig, clock, _source(ideal, drive, clock, None)) as parts,
+        closing(TracksWriter(directory)) as tracks,
+        closing(DetectionsWriter(directory)) as detections,
+    ):
+        return _run_ticks(parts.pipeline([tracks], [detections]), parts.source, console)
+
+
+def _source(
+    chosen: Config, drive: Drive, clock: Clock, assumption: Assumption | None
+) -> Callable[[backends.Backend, Enforcement], Replay | AssumedSource]:
+    def make(backend: backends.Backend, enforcement: Enforcement) -> Replay | AssumedSource:
+        replay = Replay(
+            drive,
+            clock,
+            chosen.sync,
+            threads=backend.threads,
+            loop=chosen.loop,
+            needed=backend.needed,
+            enforcement=enforcement if assumption is None else Undisturbed(drive.rig),
+        )
+        return replay if assumption is None else assumption.source(replay, enforcement)
+
+    return make
+
+
+def _recorders(chosen: Config, parts: Assembly[Any]) -> list[Recorder]:
     directory, output = chosen.output.directory, chosen.output
     recorders: list[Recorder] = [
         DetectionsWriter(directory),
@@ -191,15 +263,20 @@ def _recorders(chosen: Config, parts: Assembly[Replay]) -> list[Recorder]:
     ]
     if output.trace:
         recorders.append(TraceWriter(directory, parts.rig))
+    if chosen.flight.enabled:
+        recorders.append(FlightRecorder(chosen.flight, parts.rig, lambda line: print(line, file=sys.stderr)))
     return recorders
 
 
-def _choices(chosen: Config, config_name: str, device: backends.Device, parts: Assembly[Replay]) -> dict[str, Any]:
+def _choices(chosen: Config, config_name: str, device: backends.Device, parts: Assembly[Any]) -> dict[str, Any]:
     """What was settled, by name, as it is printed and as it goes into the summary."""
     cameras = ", ".join(f"{camera.name} {camera.width}x{camera.height}" for camera in parts.rig.values())
     pace = "every frame, stepped" if chosen.pace == "stepped" else "at its own pace"
-    return {
-        "config": str(config.find(config_name)),
+    choices: dict[str, Any] = {"config": str(config.find(config_name))}
+    if parts.assumption is not None:
+        profile, pace = parts.assumption.profile, "in virtual time"
+        choices["assumed"] = [str(chosen.assume.profile), profile.about, f"machine: {profile.machine}"]
+    return choices | {
         "device": f"{device.name}: {device.reason}; {parts.backend.threads} threads",
         "detector": [str(chosen.detector.model), *parts.backend.notes],
         "drive": f"{chosen.replay}, {pace}" + (f", {chosen.loop} times" if chosen.loop > 1 else ""),
@@ -215,7 +292,7 @@ def _print_choices(console: Console, choices: Mapping[str, Any]) -> None:
             console.print(Text.assemble((f"{title:<9}", "bold"), " ", line), soft_wrap=True, highlight=False)
 
 
-def _run_ticks(pipeline: Pipeline, source: Replay, console: Console) -> bool:
+def _run_ticks(pipeline: Pipeline, source: Replay | AssumedSource, console: Console) -> bool:
     """Run to the end of the drive; True when a signal ended it sooner, after the tick in progress."""
     stop = threading.Event()
     with _signals(stop), _progress(console) as progress, closing(pipeline.run(source)) as ticks:

@@ -244,6 +244,8 @@ class Enforces(Undisturbed):
 class Gives:
     """A source of one frame set."""
 
+    duration_s = 0.0
+
     def __init__(self, clock: VirtualClock, *frames: Frame) -> None:
         self.rig = make_rig("A", "B", "C")
         self._clock = clock
