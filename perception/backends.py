@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
@@ -20,6 +21,7 @@ from perception.config import Config, DetectorConfig
 from perception.errors import BackendError, ConfigError
 from perception.faults import Faults
 from perception.messages import Camera, Frame, InputSpec, Rig, Span
+from perception.nvidia import present_gpu
 from perception.stages import Channel
 
 if TYPE_CHECKING:
@@ -59,17 +61,22 @@ class Backend:
     close: Callable[[], None]
 
 
-def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> Device:
-    """Settle on a device; raises `BackendError` when it is asked for by name and cannot be had."""
+def choose_device(wanted: Literal["auto", "cpu", "cuda"], runtime: str = "auto") -> Device:
+    """Settle on a device, for a ``detector.runtime``.
+
+    Raises `BackendError` when it is asked for by name and cannot be had.
+    """
     if wanted == "cpu":
         return Device("cpu", "as configured")
-    missing = _why_no_cuda()
+    missing = _why_no_cuda(runtime)
+    if missing is None:
+        return Device("cuda", "as configured" if wanted == "cuda" else f"there is a GPU, {present_gpu()}")
     if wanted == "cuda":
         raise BackendError(f"device: cuda was asked for, but {missing}; use --device auto or --device cpu")
     return Device("cpu", missing)
 
 
-def _why_no_cuda() -> str:
+def _why_no_cuda(runtime: str) -> str | None:
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -77,7 +84,13 @@ def _why_no_cuda() -> str:
     count = ctypes.c_int(0)
     if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
         return "the NVIDIA driver here has no usable GPU"
-    return "this version has no GPU path yet"
+    from perception import cuda_backend
+
+    try:
+        cuda_backend.choose_runtime(runtime)
+    except BackendError as error:
+        return str(error)
+    return None
 
 
 _DALI_MISSING: Final = "DALI is not installed (pip install nvidia-dali-cuda130)"
@@ -128,16 +141,20 @@ def build(config: Config, rig: Rig, clock: Clock, detectors: Sequence[DetectorCo
     threads = config.threads or len(os.sched_getaffinity(0))
     faults = Faults()
     with ExitStack() as resources:
-        # One worker to spare: a camera that stalls in the middle of a tick does not take a share of the others'.
-        workers = Workers(min(threads, len(rig)) + 1, "channel")
-        resources.callback(workers.close)
+        if choose_device(config.device, config.detector.runtime).name == "cuda":
+            make_set = _sets_on_gpu(config, rig, clock, faults, resources)
+        else:
+            # One worker to spare: a camera that stalls in the middle of a tick does not take a share of the others'.
+            workers = Workers(min(threads, len(rig)) + 1, "channel")
+            resources.callback(workers.close)
+            make_set = partial(_channel_set, rig=rig, clock=clock, threads=threads, workers=workers, faults=faults)
         sets: list[_ChannelSet] = []
         levels: list[int] = []
         loaded: list[DetectorConfig] = []
         for detector in detectors or (config.detector,):
             if detector not in loaded:
                 variant = config.model_copy(update={"detector": detector})
-                sets.append(_channel_set(variant, rig, clock, threads=threads, workers=workers, faults=faults))
+                sets.append(make_set(variant))
                 resources.callback(sets[-1].close)
                 loaded.append(detector)
             levels.append(loaded.index(detector))
@@ -158,6 +175,31 @@ class _ChannelSet(NamedTuple):
     needed: Mapping[str, tuple[int, int]]
     notes: tuple[str, ...]
     close: Callable[[], None]
+
+
+def _sets_on_gpu(
+    config: Config, rig: Rig, clock: Clock, faults: Faults, resources: ExitStack
+) -> Callable[[Config], _ChannelSet]:
+    """What makes a detector's channels on the GPU, which is opened here, once for all of them."""
+    from perception import cuda_backend
+
+    device = resources.enter_context(cuda_backend.GpuDevice(config))
+    preprocessing = choose_preprocess(config.preprocess, "cuda", device.gpu.compute_capability)
+    chosen = f"preprocessing: {preprocessing.name}, {preprocessing.reason}"
+
+    def make(variant: Config) -> _ChannelSet:
+        made = cuda_backend.build(
+            variant,
+            rig,
+            clock,
+            device=device,
+            runtime=cuda_backend.choose_runtime(variant.detector.runtime),
+            preprocess="dali" if preprocessing.name == "dali" else "kernel",
+            faults=faults,
+        )
+        return _ChannelSet(made.channels, made.needed, (*device.notes, chosen, *made.notes), made.close)
+
+    return make
 
 
 def _channel_set(
@@ -215,10 +257,14 @@ def load_detector(config: Config, threads: int, cameras: int) -> Detector:
     """Load the configured model into the configured runtime; raises `ConfigError` or `ModelError`."""
     if config.detector.model is None:
         raise ConfigError("no detector: name an ONNX model with --model FILE.onnx or detector.model in the config")
-    if config.detector.runtime == "openvino":
-        from perception.detect import openvino as runtime
+    if config.detector.runtime == "tensorrt":
+        raise ConfigError(
+            "detector.runtime: tensorrt needs a GPU, and this runs on the CPU; use detector.runtime: auto"
+        )
+    if config.detector.runtime == "onnxruntime":
+        from perception.detect import onnxruntime as runtime
     else:
-        from perception.detect import onnxruntime as runtime  # type: ignore[no-redef]
+        from perception.detect import openvino as runtime  # type: ignore[no-redef]
     size = config.detector.input_size
     return runtime.load(config.detector.model, threads=threads, cameras=cameras, input_size=size)
 

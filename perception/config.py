@@ -20,6 +20,7 @@ from perception.errors import ConfigError
 from perception.messages import STAGES
 
 CONFIGS: Final = Path(__file__).resolve().parents[1] / "configs"
+DEFAULT: Final = "orin.yaml"
 _MAX_BYTES: Final = 1_000_000
 _MAX_EXTENDS: Final = 8
 _PATH_KEYS: Final = (
@@ -27,6 +28,7 @@ _PATH_KEYS: Final = (
     ("rig",),
     ("detector", "model"),
     ("engine", "directory"),
+    ("gpu", "kernels"),
     ("enforcement", "ladder", "detector", "model"),
     ("cameras", "*", "path"),
     ("assume", "profile"),
@@ -143,7 +145,10 @@ class DetectorConfig(Section):
     """The detector: any ONNX model with a known head."""
 
     model: Path | None = None
-    runtime: Literal["openvino", "onnxruntime"] = "openvino"
+    runtime: Literal["auto", "openvino", "onnxruntime", "tensorrt"] = Field(
+        "auto",
+        description="auto: openvino on the CPU; on a GPU tensorrt, or onnxruntime where TensorRT is not installed",
+    )
     head: Literal["auto", "stock", "yolov5", "yolov8", "yolox", "end_to_end"] = "auto"
     input_size: Size | None = Field(
         None, description="width and height in pixels, for models whose input size is dynamic"
@@ -185,6 +190,18 @@ class EngineConfig(Section):
         """All that a plan follows from, beside the model, the machine and the library."""
         settings: dict[str, bool | int | str | None] = self.model_dump(exclude={"directory", "flavor", "timing_cache"})
         return settings
+
+
+class GpuConfig(Section):
+    """How the channels run on a GPU."""
+
+    graphs: bool = Field(default=True, description="launch each camera's work as one CUDA graph, where that can be")
+    kernels: Path | None = Field(
+        None, description="kernels that python -m perception.cubins compiled; before $XDG_CACHE_HOME/perception/kernels"
+    )
+    priorities: Mapping[str, int] = Field(
+        default_factory=dict, description="stream priority by camera: the lower, the sooner its work is taken"
+    )
 
 
 class NmsConfig(Section):
@@ -261,10 +278,16 @@ class FusionConfig(Section):
     correlation_s: Annotated[float, Field(ge=0)] = Field(
         0.3, description="how long a sensor's errors about one object last: a wrong size, a sloping road"
     )
+    start_score: Fraction = Field(
+        0.0, description="what scores lower starts no track, but continues one (ByteTrack, Zhang et al. 2022)"
+    )
     confirm_s: Annotated[float, Field(ge=0)] = Field(
         0.25, description="seen over this long, a track is published; unseen for half as long before that, it ends"
     )
-    delete_s: Positive = Field(1.5, description="unseen for this long, a track ends")
+    coast_s: Annotated[float, Field(ge=0)] = Field(
+        0.5, description="a track that is not seen is predicted and published for this long"
+    )
+    delete_s: Positive = Field(1.5, description="unseen for this long, a track ends; until then it keeps its id")
 
 
 class LiveCamera(Section):
@@ -282,7 +305,7 @@ class V4l2Camera(LiveCamera):
 
     source: Literal["v4l2"]
     device: Path = Field(description="such as /dev/video0, or a link in /dev/v4l/by-path that stays the same")
-    format: Literal["mjpeg", "yuyv", "nv12"] = "mjpeg"
+    format: Literal["mjpeg", "yuyv", "uyvy", "nv12"] = "mjpeg"
     fps: Positive | None = Field(None, description="null: as the driver has it")
 
 
@@ -390,6 +413,7 @@ class Config(Section):
     cameras: Mapping[str, AnyCamera] = Field(
         default_factory=dict, description="live cameras by their name in the rig; used where there is no replay"
     )
+    decisions: Path | None = Field(None, description="a run's directory: its ticks are had again, as they were decided")
     pace: Literal["realtime", "stepped"] = "realtime"
     loop: Annotated[int, Field(ge=1)] = Field(1, description="how often the drive is replayed")
     budget: BudgetConfig = BudgetConfig()
@@ -397,6 +421,7 @@ class Config(Section):
     sync: SyncConfig = SyncConfig()
     detector: DetectorConfig = DetectorConfig()
     engine: EngineConfig = EngineConfig()
+    gpu: GpuConfig = GpuConfig()
     nms: NmsConfig = NmsConfig()
     fusion: FusionConfig = FusionConfig()
     output: OutputConfig = OutputConfig()
@@ -412,7 +437,11 @@ def load(name: str, overrides: Sequence[tuple[str, Any]] = ()) -> Config:
     `overrides` are dotted keys and values, applied in order. Raises `ConfigError` for whatever is wrong with it.
     """
     path = find(name)
-    tree = _read(path, depth=0)
+    return from_tree(_read(path, depth=0), path, overrides)
+
+
+def from_tree(tree: dict[str, Any], path: Path, overrides: Sequence[tuple[str, Any]] = ()) -> Config:
+    """A config from what was parsed from a file, with overrides as for `load`; raises `ConfigError`."""
     for key, value in overrides:
         _assign(tree, key, value)
     return validate(Config, tree, path)

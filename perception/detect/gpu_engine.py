@@ -61,8 +61,9 @@ class GpuEngine(Protocol):
     notes: tuple[str, ...]
     """What was chosen, a line each, to be shown once."""
 
-    capturable: bool
-    """Whether `EngineContext.enqueue` may be captured into a CUDA graph."""
+    @property
+    def capturable(self) -> bool:
+        """Whether `EngineContext.enqueue` may be captured into a CUDA graph."""
 
     def context(self, stream: Stream) -> EngineContext:
         """Create a context whose inferences run on `stream`, in memory of that stream's GPU."""

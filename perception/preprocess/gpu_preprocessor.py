@@ -18,8 +18,9 @@ class GpuPreprocessor(Protocol):
     letterbox: Letterbox
     """The geometry, for mapping boxes back."""
 
-    capturable: bool
-    """Whether `enqueue` may be captured into a CUDA graph, and the graph launched again after another `stage`."""
+    @property
+    def capturable(self) -> bool:
+        """Whether `enqueue` may be captured into a CUDA graph, and the graph launched again after another `stage`."""
 
     def stage(self, frame: Frame) -> Hashable:
         """Take a frame over to where the GPU can read it, on the host's time; the one before it is done by now.

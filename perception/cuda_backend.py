@@ -1,0 +1,262 @@
+"""The channels on the GPU: chosen, built and warmed up. `backends.py` comes here when the device is cuda."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+
+from perception.clock import Clock
+from perception.compaction import KernelsByName
+from perception.config import Config
+from perception.cubins import KernelLibrary
+from perception.cuda import Gpu, Stream, Workspace
+from perception.cuda.resource import Resource
+from perception.cuda_channel import CudaChannel
+from perception.detect.cuda_heads import decode
+from perception.detect.gpu_engine import EngineContext, GpuEngine
+from perception.detect.manifest import read_manifest
+from perception.detect.recognise import Recognised, recognise
+from perception.errors import BackendError, ConfigError
+from perception.faults import Faults
+from perception.messages import Camera, Frame, Rig, Span
+from perception.nms.cuda import ResultBlock, suppress
+from perception.preprocess.kernel import KernelPreprocessor
+from perception.preprocess.letterbox import Letterbox
+
+if TYPE_CHECKING:
+    from perception.preprocess.gpu_preprocessor import GpuPreprocessor
+
+Runtime = Literal["tensorrt", "onnxruntime"]
+PreprocessName = Literal["kernel", "dali"]
+_REDUCTIONS = (1, 2, 4, 8)
+
+
+class Chosen(NamedTuple):
+    """The runtime for detectors on the GPU, and why."""
+
+    runtime: Runtime
+    reason: str
+
+
+def choose_runtime(wanted: str) -> Chosen:
+    """Settle on ``detector.runtime`` for the GPU; raises `BackendError` with what is missing for it."""
+    if find_spec("pycuda") is None:
+        raise BackendError("PyCUDA is not installed (pip install 'perception[gpu]')")
+    if wanted == "openvino":
+        raise BackendError("detector.runtime: openvino runs on the CPU")
+    tensorrt = any(find_spec(name) is not None for name in ("tensorrt", "tensorrt_rtx"))
+    if tensorrt and wanted != "onnxruntime":
+        return Chosen("tensorrt", "as configured" if wanted == "tensorrt" else "it is installed")
+    if wanted == "tensorrt":
+        raise BackendError("TensorRT is not installed")
+    if not _onnxruntime_has_cuda():
+        first = "" if wanted == "onnxruntime" else "TensorRT is not installed, and "
+        raise BackendError(f"{first}ONNX Runtime is here without CUDA (pip install onnxruntime-gpu in its place)")
+    return Chosen("onnxruntime", "as configured" if wanted == "onnxruntime" else "TensorRT is not installed")
+
+
+def _onnxruntime_has_cuda() -> bool:
+    import onnxruntime
+
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+
+
+class GpuDevice(Resource):
+    """The GPU with its kernels, which the channels of all detectors share."""
+
+    def __init__(self, config: Config) -> None:
+        with ExitStack() as resources:
+            self.gpu = resources.enter_context(Gpu())
+            with self.gpu.current():
+                library = KernelLibrary(self.gpu, config.gpu.kernels)
+            resources.callback(self._close_library, library)
+            self.kernels: KernelsByName = library.kernels
+            self.notes = (*self.gpu.notes, *library.notes)
+            self._resources = resources.pop_all()
+
+    def close(self) -> None:
+        """Unload the kernels and let go of the GPU; all channels are closed before."""
+        self._resources.close()
+
+    def _close_library(self, library: KernelLibrary) -> None:
+        with self.gpu.current():
+            library.close()
+
+
+@dataclass(frozen=True)
+class GpuChannels:
+    """One detector, with a channel for each camera; `needed` is as `backends.Backend` has it."""
+
+    channels: Mapping[str, CudaChannel]
+    needed: Mapping[str, tuple[int, int]]
+    notes: tuple[str, ...]
+    close: Callable[[], None]
+
+
+def build(
+    config: Config,
+    rig: Rig,
+    clock: Clock,
+    *,
+    device: GpuDevice,
+    runtime: Chosen,
+    preprocess: PreprocessName,
+    faults: Faults,
+) -> GpuChannels:
+    """Load the configured detector, make a channel of it for every camera, and run all until they are warm.
+
+    Where all of its stages can be captured, each channel's work becomes a graph per size of its images. Raises
+    `ModelError`, `ConfigError`, `BackendError` or `GpuError` with one line for what cannot be had.
+    """
+    _check_priorities(config, rig)
+    with ExitStack() as resources:
+        engine = load_engine(config, device.gpu, runtime.runtime)
+        resources.callback(engine.close)
+        recognised = recognise(engine.model, config.detector)
+        parts = ChannelParts(config, device, engine, recognised, preprocess, clock, faults)
+        channels, needed = {}, {}
+        for camera in rig.values():
+            channels[camera.name] = channel = parts.channel(camera)
+            resources.callback(channel.close)
+            needed[camera.name] = parts.needed(camera)
+        graphs, why = _graphs(config, device.gpu, engine, preprocess)
+        for camera in rig.values():
+            _warm_up(channels[camera.name], camera, needed[camera.name], faults, graphs=graphs)
+        described = read_manifest(engine.model.path)
+        notes = (
+            f"runtime: {runtime.runtime}, {runtime.reason}",
+            *engine.notes,
+            *recognised.notes,
+            why,
+            *(() if described is None else (described.line(),)),
+        )
+        return GpuChannels(channels, needed, notes, resources.pop_all().close)
+
+
+def load_engine(config: Config, gpu: Gpu, runtime: Runtime) -> GpuEngine:
+    """Load the configured model into a runtime; raises `ConfigError`, `ModelError` or `BackendError`."""
+    model, size = config.detector.model, config.detector.input_size
+    if model is None:
+        raise ConfigError("no detector: name an ONNX model with --model FILE.onnx or detector.model in the config")
+    if runtime == "tensorrt":
+        from perception.detect import tensorrt
+
+        return tensorrt.load(model, config.engine, gpu, input_size=size)
+    from perception.detect import ort_cuda
+
+    return ort_cuda.load(model, gpu, input_size=size)
+
+
+@dataclass(frozen=True)
+class ChannelParts:
+    """What the channels of one detector have in common."""
+
+    config: Config
+    device: GpuDevice
+    engine: GpuEngine
+    recognised: Recognised
+    preprocess: PreprocessName
+    clock: Clock
+    faults: Faults
+
+    def channel(self, camera: Camera) -> CudaChannel:
+        """Make a camera's channel, on a stream of its own."""
+        gpu, known, nms = self.device.gpu, self.device.kernels, self.config.nms
+        with ExitStack() as resources, gpu.current():
+            stream = resources.enter_context(gpu.stream(self.config.gpu.priorities.get(camera.name)))
+            context = self.engine.context(stream)
+            resources.callback(context.close)
+            prepare = self._preprocessor(camera, stream, context)
+            resources.callback(prepare.close)
+            workspace = resources.enter_context(Workspace(gpu, stream))
+            decoding = decode(self.recognised.head, context.outputs, known, workspace)
+            has_attributes = decoding.found.attributes is not None
+            results = resources.enter_context(ResultBlock(gpu, nms.max_detections, has_attributes=has_attributes))
+            suppression = suppress(decoding.found, results.list, nms, known, workspace)
+            return CudaChannel(
+                camera.name,
+                gpu=gpu,
+                stream=stream,
+                preprocess=prepare,
+                inference=context,
+                decode=decoding.launches,
+                suppress=suppression,
+                results=results,
+                to_image=prepare.letterbox.candidates_to_image,
+                resources=resources.pop_all(),
+                clock=self.clock,
+                faults=self.faults,
+                hang_s=self.config.enforcement.hang_s,
+            )
+
+    def needed(self, camera: Camera) -> tuple[int, int]:
+        """The (width, height) that the camera's images are looked at in."""
+        spec = self.recognised.input_spec
+        return Letterbox.fit((camera.width, camera.height), (spec.width, spec.height), spec.pad_position).resized_size
+
+    def _preprocessor(self, camera: Camera, stream: Stream, context: EngineContext) -> GpuPreprocessor:
+        size, spec, target = (camera.width, camera.height), self.recognised.input_spec, context.input
+        if self.preprocess == "dali":
+            from perception.preprocess.dali import DaliGpuPreprocessor
+
+            return DaliGpuPreprocessor(
+                size,
+                spec,
+                gpu=self.device.gpu.ordinal,
+                stream=stream.handle,
+                target=target.pointer,
+                dtype=target.dtype,
+                source="pixels",
+            )
+        gpu, known = self.device.gpu, self.device.kernels
+        return KernelPreprocessor(gpu, stream, known, size, spec, target=target.pointer, dtype=target.dtype)
+
+
+def _check_priorities(config: Config, rig: Rig) -> None:
+    for name in config.gpu.priorities:
+        if name not in rig:
+            raise ConfigError(f"gpu.priorities: no camera {name!r} in this rig; known: {', '.join(rig)}")
+
+
+def _graphs(config: Config, gpu: Gpu, engine: GpuEngine, preprocess: PreprocessName) -> tuple[bool, str]:
+    """Whether work is captured into graphs, and why not."""
+    reasons = {
+        "as configured": not config.gpu.graphs,
+        "cuda-python is not installed (pip install cuda-bindings)": not gpu.has_graphs,
+        "the runtime cannot be captured": not engine.capturable,
+        "DALI cannot be captured": preprocess == "dali",
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            return False, f"work is enqueued, not launched as a graph: {reason}"
+    return True, "each camera's work is launched as one CUDA graph"
+
+
+def _warm_up(
+    channel: CudaChannel, camera: Camera, needed: tuple[int, int], faults: Faults, *, graphs: bool, rounds: int = 2
+) -> None:
+    """Run black frames of every size that ingest may give: the first inference allocates, the first launch uploads."""
+    for frame in _black(camera, needed):
+        for _ in range(rounds):
+            _run(channel, frame, faults)
+        if graphs:
+            channel.capture(frame)
+            _run(channel, frame, faults)
+
+
+def _run(channel: CudaChannel, frame: Frame, faults: Faults) -> None:
+    channel.submit(frame)
+    if channel.collect() is None:
+        raise BackendError(f"a black image fails: {faults.lines()[0]}")
+
+
+def _black(camera: Camera, needed: tuple[int, int]) -> list[Frame]:
+    """Black frames of the camera's size, and of the parts of it that a decoder gives where no more is needed."""
+    spare = min(camera.width / needed[0], camera.height / needed[1])
+    sizes = [(-(-camera.height // by), -(-camera.width // by)) for by in _REDUCTIONS if by == 1 or spare >= 2 * by]
+    return [Frame(camera.name, np.zeros((*size, 3), np.uint8), 0, 0, Span(0, 0)) for size in sizes]
