@@ -88,11 +88,11 @@ def outputs_of(gpu: Gpu, engine: GpuEngine, image: NDArray[Any]) -> dict[str, ND
         stream = resources.enter_context(gpu.stream())
         context = engine.context(stream)
         resources.callback(context.close)
+        resources.callback(stream.synchronize)  # whatever happens: before its memory is freed
         host = np.ascontiguousarray(np.broadcast_to(image, context.input.shape), context.input.dtype)
         stream.upload(host, context.input.pointer)
         context.enqueue()
         outputs = [_download(stream, tensor) for tensor in context.outputs]
-        stream.synchronize()
     return dict(zip([tensor.name for tensor in context.outputs], first_of_batch(outputs), strict=True))
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import gc
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import pytest
 from onnx import numpy_helper
 
 from perception.config import DetectorConfig, EngineConfig
+from perception.cuda import Driver, Gpu
 from perception.detect import tensorrt
 from perception.detect.manifest import FileHash, manifest_path, read_manifest, write_manifest
 from perception.detect.plan_manifest import Hardware, Parity, PlanManifest, TensorInfo, plan_path
@@ -25,18 +28,30 @@ from perception.detect.recognise import recognise
 from perception.detect.tensorrt import TensorRtEngine
 from perception.errors import BackendError, GpuError, ModelError
 from perception.hashing import sha256
-from tests.detect.gpu_double import HostGpu, tensorrt_double
+from tests.cuda.double import Double
+from tests.cuda.pycuda_double import PycudaDouble
+from tests.detect.tensorrt_double import tensorrt_double
 
 STOCK = Path(__file__).parents[2] / "engines" / "stock" / "detector.int8.onnx"
-ORIN = Hardware(name="Orin", compute_capability="8.7")
+HERE = Hardware(name="a double", compute_capability="8.7")
 
 
 @pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> HostGpu:
-    """A machine with an Orin and TensorRT 10.3."""
-    machine = HostGpu()
-    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt_double(machine.calls))
+def double(monkeypatch: pytest.MonkeyPatch) -> Double:
+    """A machine with TensorRT 10.3."""
+    machine = Double()
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt_double(machine))
     return machine
+
+
+@pytest.fixture
+def gpu(double: Double) -> Iterator[Gpu]:
+    """Its GPU, with which nothing may be done that a real one would mind."""
+    with Gpu(driver=Driver(PycudaDouble(double), None)) as opened:
+        yield opened
+    gc.collect()
+    assert double.broken == []
+    assert double.live == []
 
 
 @pytest.fixture
@@ -66,7 +81,7 @@ def install(config: EngineConfig, model: Path, engine: Path | None = None, **cha
         "flavor": "tensorrt",
         "tensorrt": "10.3.0",
         "cuda": "12.6",
-        "gpu": ORIN,
+        "gpu": HERE,
         "settings": config.settings(),
         "inputs": _infos(loaded.graph.input),
         "outputs": _infos(loaded.graph.output),
@@ -85,18 +100,18 @@ def _infos(ports: Any) -> tuple[TensorInfo, ...]:
     return tuple(TensorInfo(name=name, type="float32", shape=tuple(shape)) for name, shape in shapes.items())
 
 
-def _refusal(model: Path, config: EngineConfig, machine: HostGpu) -> str:
+def _refusal(model: Path, config: EngineConfig, gpu: Gpu) -> str:
     with pytest.raises(ModelError) as refused:
-        tensorrt.load(model, config, machine.gpu)
+        tensorrt.load(model, config, gpu)
     message = str(refused.value)
     assert "\n" not in message
     assert f"run python -m engines.build {model}" in message
     return message
 
 
-def test_the_stock_plan_says_what_the_stock_model_says(here: HostGpu, config: EngineConfig, model: Path) -> None:
+def test_the_stock_plan_says_what_the_stock_model_says(gpu: Gpu, config: EngineConfig, model: Path) -> None:
     install(config, model)
-    engine = tensorrt.load(model, config, here.gpu)
+    engine = tensorrt.load(model, config, gpu)
 
     head, spec, notes = recognise(engine.model, DetectorConfig())  # from metadata and the outputs of a black image
     assert (spec.width, spec.height) == engine.model.input_size == (448, 256)
@@ -105,119 +120,124 @@ def test_the_stock_plan_says_what_the_stock_model_says(here: HostGpu, config: En
     assert len(head(list(engine.model.outputs.values())).scores) == 0  # nothing is there in the dark
     assert "stock head" in notes[0]
     assert "TensorRT 10.3.0" in engine.notes[0]
-    assert "built for Orin (8.7)" in engine.notes[0]
+    assert "built for a double (8.7)" in engine.notes[0]
     assert engine.capturable
     engine.close()
-    assert here.context.depth == 0
 
 
-def test_tensors_are_bound_once_and_an_inference_is_one_call(here: HostGpu, config: EngineConfig, model: Path) -> None:
-    engine = _load(here, config, model)
-    with here.gpu.current():
-        stream = here.gpu.stream()
+def test_tensors_are_bound_once_and_an_inference_is_one_call(
+    double: Double, gpu: Gpu, config: EngineConfig, model: Path
+) -> None:
+    engine = _load(gpu, config, model)
+    with gpu.current(), gpu.stream() as stream:
+        double.calls.clear()
         context = engine.context(stream)
-        bound = [call for call in here.calls if call[0] == "set_tensor_address"]
-        here.calls.clear()
+        bound = [call.about for call in double.calls if call.name == "set_tensor_address"]
+        double.calls.clear()
         for _ in range(5):
             context.enqueue()
-        assert here.calls == [("execute_async_v3", stream.handle)] * 5  # no copy, no synchronisation, no binding
+        # no copy, no synchronisation, no binding:
+        assert [(call.name, call.about) for call in double.calls] == [("execute_async_v3", str(stream.handle))] * 5
 
-        pointers = {tensor.name: tensor.pointer for tensor in (context.input, *context.outputs)}
-        assert {name: pointer for _, name, pointer in bound} == pointers
-        assert len(set(pointers.values())) == 3
+        tensors = (context.input, *context.outputs)
+        assert bound == [f"{tensor.name} {tensor.pointer}" for tensor in tensors]
+        assert [tensor.name for tensor in tensors] == ["images", "scores", "regression"]
         assert context.input.shape == (1, 3, 256, 448)
         assert context.input.dtype == np.float32
-        assert [output.name for output in context.outputs] == ["scores", "regression"]
+        stream.synchronize()
         context.close()
 
 
-def test_cameras_share_the_engine_and_nothing_else(here: HostGpu, config: EngineConfig, model: Path) -> None:
-    engine = _load(here, config, model)
-    with here.gpu.current():
-        first, second = (engine.context(here.gpu.stream()) for _ in range(2))
-        pointers = [tensor.pointer for each in (first, second) for tensor in (each.input, *each.outputs)]
+def test_cameras_share_the_engine_and_nothing_else(double: Double, gpu: Gpu, config: EngineConfig, model: Path) -> None:
+    engine = _load(gpu, config, model)
+    images = [np.full((1, 3, 256, 448), grey, np.float32) for grey in (0, 200)]
+    double.calls.clear()
+    with gpu.current(), ExitStack() as resources:
+        streams = [resources.enter_context(gpu.stream()) for _ in images]
+        contexts = [engine.context(stream) for stream in streams]
+        for stream, context, image in zip(streams, contexts, images, strict=True):
+            resources.callback(context.close)
+            stream.upload(image, context.input.pointer)
+            context.enqueue()
+        pointers = [tensor.pointer for context in contexts for tensor in (context.input, *context.outputs)]
         assert len(set(pointers)) == 6
-        here.calls.clear()
-        first.enqueue()
-        second.enqueue()
-        (_, one), (_, other) = here.calls
-        assert one != other
-        first.close()
-        second.close()
-    assert here.names().count("deserialize_cuda_engine") == 0  # once, when it was loaded
+        scores = [np.empty(context.outputs[0].shape, np.float32) for context in contexts]
+        for stream, context, array in reversed(list(zip(streams, contexts, scores, strict=True))):
+            stream.download(context.outputs[0].pointer, array)
+            stream.synchronize()
+        np.testing.assert_array_equal(scores[0][0], engine.model.outputs["scores"])
+        assert not np.array_equal(scores[0], scores[1])
+    assert double.names("deserialize_cuda_engine") == []  # once, when it was loaded
 
 
-def test_a_context_frees_its_memory_once(here: HostGpu, config: EngineConfig, model: Path) -> None:
-    engine = _load(here, config, model)
-    with here.gpu.current():
-        here.calls.clear()
-        context = engine.context(here.gpu.stream())
+def test_a_context_frees_its_memory_once(double: Double, gpu: Gpu, config: EngineConfig, model: Path) -> None:
+    engine = _load(gpu, config, model)
+    with gpu.current(), gpu.stream() as stream:
+        double.calls.clear()
+        context = engine.context(stream)
         context.close()
         context.close()
-    allocated = {call[1] for call in here.calls if call[0] == "allocate"}
-    freed = [call[1] for call in here.calls if call[0] == "free"]
-    assert len(allocated) == 3
-    assert sorted(freed) == sorted(allocated)
+    assert len(double.names("cuMemAlloc")) == len(double.names("cuMemFree")) == 3
 
 
-def test_a_tensor_that_the_engine_does_not_know(here: HostGpu, config: EngineConfig, model: Path) -> None:
+def test_a_tensor_that_the_engine_does_not_know(gpu: Gpu, config: EngineConfig, model: Path) -> None:
     outputs = (TensorInfo(name="scores", type="float32", shape=(1, 32, 56, 24)), _info("boxes", 4))
     install(config, model, outputs=outputs)
     with pytest.raises(GpuError, match="has no tensor boxes"):
-        tensorrt.load(model, config, here.gpu)
-    assert here.names().count("allocate") == here.names().count("free")
-    assert here.context.depth == 0
+        tensorrt.load(model, config, gpu)
 
 
 def test_a_failed_inference_is_an_error(
-    here: HostGpu, config: EngineConfig, model: Path, monkeypatch: pytest.MonkeyPatch
+    gpu: Gpu, config: EngineConfig, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(config, model)
-    monkeypatch.setattr("tests.detect.gpu_double._Execution.execute_async_v3", lambda *_: False)
+    monkeypatch.setattr("tests.detect.tensorrt_double._Execution.execute_async_v3", lambda *_: False)
     with pytest.raises(GpuError, match="could not enqueue"):
-        tensorrt.load(model, config, here.gpu)
+        tensorrt.load(model, config, gpu)
 
 
-def test_an_engine_that_says_something_else_is_refused(here: HostGpu, config: EngineConfig, model: Path) -> None:
+def test_an_engine_that_says_something_else_is_refused(gpu: Gpu, config: EngineConfig, model: Path) -> None:
     spoiled = model.with_name("spoiled.onnx")
     other = onnx.load(model)
     weights = max(other.graph.initializer, key=lambda tensor: np.prod(tensor.dims))
     weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights)[::-1].copy(), weights.name))
     onnx.save(other, spoiled)
     install(config, model, engine=spoiled)
-    assert "standard deviations for the golden input, 0.15 are allowed" in _refusal(model, config, here)
+    assert "standard deviations for the golden input, 0.15 are allowed" in _refusal(model, config, gpu)
 
 
-def test_the_float_model_would_pass_as_its_int8(here: HostGpu, config: EngineConfig, model: Path) -> None:
+def test_the_float_model_would_pass_as_its_int8(gpu: Gpu, config: EngineConfig, model: Path) -> None:
     """What the tolerance is: another rounding of the same model is no fault."""
     described = read_manifest(model)
     assert described is not None
     install(config, model, engine=STOCK.with_name("detector.onnx"))
-    engine = tensorrt.load(model, config, here.gpu)
+    engine = tensorrt.load(model, config, gpu)
     deviation = tensorrt.check_golden(engine, described.golden, "")
     assert 0.001 < deviation < 0.1
 
 
-def test_a_model_without_a_manifest_has_nothing_to_check(here: HostGpu, config: EngineConfig, model: Path) -> None:
+def test_a_model_without_a_manifest_has_nothing_to_check(
+    double: Double, gpu: Gpu, config: EngineConfig, model: Path
+) -> None:
     manifest_path(model).unlink()
     install(config, model)
-    tensorrt.load(model, config, here.gpu)
-    assert here.names().count("execute_async_v3") == 1  # the black image, no golden one
+    tensorrt.load(model, config, gpu)
+    assert len(double.names("execute_async_v3")) == 1  # the black image, no golden one
 
 
-def test_no_plan_yet(here: HostGpu, config: EngineConfig, model: Path) -> None:
-    assert "there is no plan of" in _refusal(model, config, here)
+def test_no_plan_yet(gpu: Gpu, config: EngineConfig, model: Path) -> None:
+    assert "there is no plan of" in _refusal(model, config, gpu)
 
 
-def test_a_plan_without_its_manifest_was_never_finished(here: HostGpu, config: EngineConfig, model: Path) -> None:
+def test_a_plan_without_its_manifest_was_never_finished(gpu: Gpu, config: EngineConfig, model: Path) -> None:
     manifest_path(install(config, model)).unlink()
-    assert "there is no plan of" in _refusal(model, config, here)
+    assert "there is no plan of" in _refusal(model, config, gpu)
 
 
-def test_a_plan_that_was_cut_short(here: HostGpu, config: EngineConfig, model: Path) -> None:
+def test_a_plan_that_was_cut_short(gpu: Gpu, config: EngineConfig, model: Path) -> None:
     plan = install(config, model)
     plan.write_bytes(plan.read_bytes()[:-1])
-    assert "it is not the file that its manifest describes" in _refusal(model, config, here)
+    assert "it is not the file that its manifest describes" in _refusal(model, config, gpu)
 
 
 @pytest.mark.parametrize(
@@ -229,57 +249,65 @@ def test_a_plan_that_was_cut_short(here: HostGpu, config: EngineConfig, model: P
         ),
         ({"tensorrt": "10.7.0"}, "it was built by TensorRT 10.7.0, and here is 10.3.0"),
         ({"flavor": "rtx", "tensorrt": "1.7.1"}, "it was built by TensorRT for RTX, and here is TensorRT"),
-        ({"gpu": Hardware(name="Thor", compute_capability="11.0")}, "built for Thor (11.0), and here is Orin (8.7)"),
-        ({"gpu": Hardware(name="Orin", compute_capability="8.6")}, "built for Orin (8.6), and here is Orin (8.7)"),
+        ({"gpu": Hardware(name="Thor", compute_capability="8.7")}, "for Thor (8.7), and here is a double (8.7)"),
+        (
+            {"gpu": Hardware(name="a double", compute_capability="8.6")},
+            "for a double (8.6), and here is a double (8.7)",
+        ),
     ],
 )
-def test_a_plan_of_elsewhere(
-    here: HostGpu, config: EngineConfig, model: Path, changes: dict[str, Any], reason: str
-) -> None:
+def test_a_plan_of_elsewhere(gpu: Gpu, config: EngineConfig, model: Path, changes: dict[str, Any], reason: str) -> None:
     install(config, model, **changes)
-    assert reason in _refusal(model, config, here)
-    assert "deserialize_cuda_engine" not in here.names()
+    assert reason in _refusal(model, config, gpu)
 
 
-def test_other_settings_are_another_plan(here: HostGpu, config: EngineConfig, model: Path) -> None:
+def test_other_settings_are_another_plan(gpu: Gpu, config: EngineConfig, model: Path) -> None:
     install(config, model)
     changed = config.model_copy(update={"optimization_level": 5})
-    assert "built with engine.optimization_level: 3, and this is 5" in _refusal(model, changed, here)
+    assert "built with engine.optimization_level: 3, and this is 5" in _refusal(model, changed, gpu)
 
 
-def test_where_plans_and_caches_lie_is_no_setting(here: HostGpu, config: EngineConfig, model: Path) -> None:
+def test_what_does_not_fit_is_not_even_given_to_tensorrt(
+    double: Double, gpu: Gpu, config: EngineConfig, model: Path
+) -> None:
+    install(config, model, tensorrt="10.7.0")
+    _refusal(model, config, gpu)
+    assert double.names("deserialize_cuda_engine") == []
+
+
+def test_where_plans_and_caches_lie_is_no_setting(gpu: Gpu, config: EngineConfig, model: Path) -> None:
     install(config, model)
-    tensorrt.load(model, config.model_copy(update={"timing_cache": None, "flavor": "tensorrt"}), here.gpu)
+    tensorrt.load(model, config.model_copy(update={"timing_cache": None, "flavor": "tensorrt"}), gpu)
 
 
-def test_what_tensorrt_refuses_is_told_in_its_words(here: HostGpu, config: EngineConfig, model: Path) -> None:
+def test_what_tensorrt_refuses_is_told_in_its_words(gpu: Gpu, config: EngineConfig, model: Path) -> None:
     broken = model.with_name("broken")
     broken.write_bytes(b"no engine")
     install(config, model, engine=broken)
-    with pytest.raises(ModelError, match=r"does not take it .magicTag: the plan is not one of this version"):
-        tensorrt.load(model, config, here.gpu)
+    with pytest.raises(ModelError, match=r"does not take it .magicTag: not a plan of this version"):
+        tensorrt.load(model, config, gpu)
 
 
 def test_without_tensorrt_the_way_to_it_is_told(
-    config: EngineConfig, model: Path, monkeypatch: pytest.MonkeyPatch
+    gpu: Gpu, config: EngineConfig, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(BackendError, match=r"TensorRT is not installed.*TensorRT for RTX is not installed"):
-        tensorrt.load(model, config, HostGpu().gpu)
+        tensorrt.load(model, config, gpu)
 
 
 def test_a_tensorrt_that_is_too_old(
-    here: HostGpu, config: EngineConfig, model: Path, monkeypatch: pytest.MonkeyPatch
+    double: Double, gpu: Gpu, config: EngineConfig, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt_double(here.calls, version="8.6.1"))
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt_double(double, version="8.6.1"))
     with pytest.raises(BackendError, match=r"TensorRT 8\.6\.1 is too old; expected 10\.3 or later"):
-        tensorrt.load(model, config, here.gpu)
+        tensorrt.load(model, config, gpu)
 
 
-def _load(here: HostGpu, config: EngineConfig, model: Path) -> TensorRtEngine:
+def _load(gpu: Gpu, config: EngineConfig, model: Path) -> TensorRtEngine:
     install(config, model)
-    engine = tensorrt.load(model, config, here.gpu)
+    engine = tensorrt.load(model, config, gpu)
     gc.collect()
     return engine
 

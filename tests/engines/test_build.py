@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,13 +19,16 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from engines import build, qdq, trt
 from engines.layers import read_table
 from perception.config import EngineConfig
+from perception.cuda import Driver, Gpu
 from perception.detect.manifest import manifest_path, read_manifest
 from perception.detect.plan_manifest import PlanManifest, plan_path, read_plan_manifest
 from perception.detect.tensorrt_library import Library, load_library
 from perception.errors import BackendError
 from perception.hashing import sha256
 from perception.nvidia import PresentGpu
-from tests.detect.gpu_double import HostGpu, runtime_double
+from tests.cuda.double import Double
+from tests.cuda.pycuda_double import PycudaDouble
+from tests.detect.tensorrt_double import runtime_double
 from tests.engines.onnx_models import images, write_residual
 
 rtx = pytest.importorskip(
@@ -319,24 +323,27 @@ def test_tensorrt_itself_needs_a_gpu_to_build(
 
 
 @pytest.fixture
-def with_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def with_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """A GPU is here; what its engines compute is the ONNX file at this path, whatever their plans hold."""
     computes = tmp_path / "computes.onnx"
     shutil.copy(STOCK, computes)
-    monkeypatch.setattr(build, "present_gpu", lambda: PresentGpu("NVIDIA RTX", "8.9", "13.0"))
-    monkeypatch.setattr("perception.cuda.Gpu", lambda: HostGpu("NVIDIA RTX", (8, 9)).gpu)
-    monkeypatch.setattr(rtx, "Runtime", runtime_double([], plan_is=computes))
-    return computes
+    double = Double()
+    monkeypatch.setattr(build, "present_gpu", lambda: PresentGpu("a double", "8.7", "13.0"))
+    monkeypatch.setattr("perception.cuda.Gpu", lambda: Gpu(driver=Driver(PycudaDouble(double), None)))
+    monkeypatch.setattr(rtx, "Runtime", runtime_double(double, plan_is=computes))
+    yield computes
+    assert double.broken == []
+    assert double.live == []
 
 
 def test_with_a_gpu_the_golden_outputs_are_verified(config: EngineConfig, with_gpu: Path) -> None:
     assert with_gpu.is_file()
     manifest = built(config, STOCK)
     assert manifest.gpu is not None
-    assert (manifest.gpu.name, manifest.gpu.compute_capability, manifest.cuda) == ("NVIDIA RTX", "8.9", "13.0")
+    assert (manifest.gpu.name, manifest.gpu.compute_capability, manifest.cuda) == ("a double", "8.7", "13.0")
     assert manifest.golden.deviation is not None
     assert manifest.golden.deviation < 1e-5
-    assert "verified on NVIDIA RTX" in manifest.golden.note
+    assert "verified on a double" in manifest.golden.note
 
 
 def test_an_engine_that_says_something_else_is_not_installed(
