@@ -24,12 +24,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
-import numpy as np
-
 from perception import __version__
 from perception.config import FlightConfig
 from perception.errors import OutputError
-from perception.messages import Frame, FrameSet, Image, Rig, Tick
+from perception.messages import NO_IMAGE, Frame, FrameSet, Rig, Tick
 from perception.output.decisions import DecisionsWriter
 from perception.output.files import unwritable, write_whole
 from perception.output.recording import RecordingWriter, as_jpeg
@@ -42,7 +40,6 @@ _LONGEST_REASON: Final = 200
 _INBOX_SHARE: Final = 0.25
 _TICKS_PER_TICK: Final = 2
 _CLOSE_S: Final = 1.0
-_NO_IMAGE: Final[Image] = np.zeros((0, 0, 3), np.uint8)
 _STILL: Final = ("jpeg", "png")
 
 
@@ -170,7 +167,7 @@ class _Worker:
     def _take_in(self, tick: Tick) -> None:
         self._silent = False
         self.taken += size_of(tick)
-        frames = tuple(_as_encoded(frame) for frame in tick.frames.frames if frame.encoded or frame.image.size)
+        frames = tuple(_as_encoded(frame) for frame in tick.frames.frames if frame.encoded or frame.decoded)
         kept = replace(tick, frames=replace(tick.frames, frames=frames))
         self._newest = kept.frames
         self._ring.add(kept, wanted=self._event is not None)
@@ -335,9 +332,9 @@ def _sync(path: Path) -> None:
 def _without_pixels(frame: Frame) -> Frame:
     """A frame that came as an image keeps only that; a piece of a video stream could not be read without the others."""
     if frame.encoded is not None and frame.encoded.format in _STILL:
-        return replace(frame, image=_NO_IMAGE)
+        return replace(frame, image=NO_IMAGE)
     return replace(frame, encoded=None)
 
 
 def _as_encoded(frame: Frame) -> Frame:
-    return frame if frame.encoded else replace(frame, image=_NO_IMAGE, encoded=as_jpeg(frame.image))
+    return frame if frame.encoded else replace(frame, image=NO_IMAGE, encoded=as_jpeg(frame.image))

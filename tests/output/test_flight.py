@@ -26,7 +26,7 @@ from perception.config import FlightConfig, SyncConfig
 from perception.errors import OutputError
 from perception.ingest.open_drive import open_drive
 from perception.ingest.replay import Replay
-from perception.messages import Decision, FrameSet, Tick
+from perception.messages import NO_IMAGE, Decision, FrameSet, Tick
 from perception.output.decisions import read_decisions
 from perception.output.flight import FlightRecorder
 from perception.output.ring import Ring, size_of
@@ -167,7 +167,7 @@ def test_frames_that_did_not_come_as_images_become_jpeg(vehicle: Vehicle) -> Non
 def test_a_frame_of_which_there_is_nothing_is_left_out(vehicle: Vehicle) -> None:
     def undecoded(tick: Tick) -> Tick:
         front, left = tick.frames.frames
-        nothing = replace(left, image=np.zeros((0, 0, 3), np.uint8), encoded=None)
+        nothing = replace(left, image=NO_IMAGE, encoded=None)
         return replace(tick, frames=replace(tick.frames, frames=(front, nothing)))
 
     vehicle.drive(2, undecoded)
