@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from perception import config
+from perception import config, cubins, kernels
 from perception.config import Config
 from perception.doctor import detector, finding, graphics, machine, sources
 from perception.doctor.__main__ import EXIT_MISSING, EXIT_REFUSED, bounded, examine, main
@@ -20,7 +20,10 @@ THOR = PresentGpu("NVIDIA Thor", "11.0", "13.2")
 
 
 def case(tmp_path: Path, *, gpu: PresentGpu | None = None, **keys: object) -> Case:
-    return Case(Config.model_validate(keys), "mine.yaml", gpu, tmp_path)
+    """`gpu` is the machine's, `gpu_` the section of the config."""
+    return Case(
+        Config.model_validate({key.rstrip("_"): value for key, value in keys.items()}), "mine.yaml", gpu, tmp_path
+    )
 
 
 def put(root: Path, path: str, content: str) -> None:
@@ -146,6 +149,7 @@ def test_what_the_gpu_path_lacks_is_told_where_there_is_a_gpu(tmp_path: Path, mo
     )
     auto = Case(asked.config.model_copy(update={"device": "auto"}), "mine.yaml", ORIN)
 
+    monkeypatch.setattr(graphics, "_providers", list)
     for check in (graphics.pycuda, graphics.tensorrt, detector.plan):
         assert check(asked).state == "missing"
         assert check(asked).remedy
@@ -153,6 +157,31 @@ def test_what_the_gpu_path_lacks_is_told_where_there_is_a_gpu(tmp_path: Path, mo
     assert graphics.cuda_python(asked).state == "optional"  # it runs, without graphs
     assert graphics.kernels_compiled(asked).remedy == "python -m perception.cubins --arch sm_87"
     assert detector.plan(asked).remedy == "python -m engines.build --config mine.yaml --if-needed"
+
+
+def test_onnx_runtime_stands_in_for_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
+    asked = case(tmp_path, gpu=THOR, device="cuda")
+
+    monkeypatch.setattr(graphics, "_providers", lambda: ["cuda"])
+    assert graphics.tensorrt(asked).state == "optional"
+    assert detector.plan(asked).state == "not needed"
+    monkeypatch.setattr(graphics, "_providers", list)
+    assert graphics.tensorrt(asked).state == "missing"
+    told = graphics.onnxruntime_providers(case(tmp_path, gpu=THOR, device="cuda", detector={"runtime": "onnxruntime"}))
+    assert (told.state, told.remedy) == ("missing", "pip install onnxruntime-gpu in its place")
+
+
+def test_kernels_are_looked_for_where_the_run_will(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "none"))
+    for source in kernels.SOURCES:
+        put(tmp_path, f"kernels/{cubins.file_name(source, 'sm_110')}", "")
+
+    assert graphics.kernels_compiled(case(tmp_path, gpu=THOR)).state != "ok"
+    found = graphics.kernels_compiled(case(tmp_path, gpu=THOR, gpu_={"kernels": tmp_path / "kernels"}))
+
+    assert found.state == "ok"
+    assert "sm_110" in found.what
 
 
 def test_preprocessing_is_told_as_it_will_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

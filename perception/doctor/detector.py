@@ -6,7 +6,7 @@ from perception.config import DetectorConfig
 from perception.detect.manifest import read_manifest
 from perception.detect.plan_manifest import Hardware, Place, mismatch, plan_path, read_plan_manifest
 from perception.doctor.finding import Case, Finding, is_there, version_of
-from perception.doctor.graphics import tensorrt_here
+from perception.doctor.graphics import gpu_runtime, tensorrt_here
 from perception.errors import ModelError
 from perception.hashing import sha256
 
@@ -15,7 +15,7 @@ def openvino(case: Case) -> Finding:
     """The runtime on the CPU."""
     if is_there("openvino"):
         return Finding("OpenVINO", "ok", version_of("openvino"))
-    wanted = case.config.detector.runtime == "openvino" and not case.on_gpu
+    wanted = case.config.detector.runtime in {"auto", "openvino"} and not case.on_gpu
     remedy = "pip install openvino, or detector.runtime: onnxruntime"
     return Finding("OpenVINO", "missing" if wanted else "not needed", "not installed", remedy)
 
@@ -42,6 +42,8 @@ def plan(case: Case) -> Finding:
     detector = case.config.detector
     if not case.on_gpu:
         return Finding("engine", "not needed", "the detector runs on the CPU")
+    if gpu_runtime(case.config) == "onnxruntime":
+        return Finding("engine", "not needed", "ONNX Runtime runs the model as it is")
     if detector.model is None or not detector.model.is_file():
         return Finding("engine", case.gpu_part, "there is no detector to build it from")
     reason = _why_no_plan(case, detector)

@@ -40,7 +40,8 @@ class Case:
         """How much is lacking where a part of the GPU path is not there."""
         if self.config.device == "cuda":
             return "missing"
-        return "optional" if self.config.device == "auto" and self.gpu is not None else "not needed"
+        wanted = self.config.device == "auto" and self.config.detector.runtime != "openvino"
+        return "optional" if wanted and self.gpu is not None else "not needed"
 
     @property
     def on_gpu(self) -> bool:

@@ -6,6 +6,7 @@ import re
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 from perception import backends, cubins, kernels
 from perception.config import Config
@@ -60,13 +61,11 @@ def kernels_compiled(case: Case) -> Finding:
     if case.gpu is None:
         return Finding("kernels", case.gpu_part, "no GPU to compile them for")
     architecture = "sm_" + case.gpu.compute_capability.replace(".", "")
-    missing = [
-        source.name
-        for source in kernels.SOURCES
-        if not (cubins.cache_directory() / cubins.file_name(source, architecture)).is_file()
-    ]
+    places = [place for place in (case.config.gpu.kernels, cubins.cache_directory()) if place is not None]
+    names = {source.name: cubins.file_name(source, architecture) for source in kernels.SOURCES}
+    missing = [source for source, name in names.items() if not any((place / name).is_file() for place in places)]
     if not missing:
-        return Finding("kernels", "ok", f"compiled for {architecture}, in {cubins.cache_directory()}")
+        return Finding("kernels", "ok", f"compiled for {architecture}, in {' and '.join(map(str, places))}")
     what = f"not compiled for {architecture}: {', '.join(missing)}"
     can_compile = compiler(case).state == "ok"
     state = "optional" if case.on_gpu and can_compile else case.gpu_part
@@ -74,11 +73,21 @@ def kernels_compiled(case: Case) -> Finding:
 
 
 def tensorrt(case: Case) -> Finding:
-    """The library that runs the detector on the GPU."""
+    """The library that runs the detector on the GPU, before ONNX Runtime."""
     found = tensorrt_here(case.config)
     if found:
         return Finding("TensorRT", "ok", f"{TITLES[found[0]]} {found[1]}")
-    return Finding("TensorRT", case.gpu_part, "not installed", _for(case, INSTALL["tensorrt"]))
+    replaced = case.on_gpu and gpu_runtime(case.config) == "onnxruntime"
+    what = "not installed; ONNX Runtime is taken" if replaced else "not installed"
+    return Finding("TensorRT", "optional" if replaced else case.gpu_part, what, _for(case, INSTALL["tensorrt"]))
+
+
+def gpu_runtime(config: Config) -> Literal["tensorrt", "onnxruntime"]:
+    """What would run the detector on the GPU, or should."""
+    if config.detector.runtime == "onnxruntime":
+        return "onnxruntime"
+    instead = config.detector.runtime == "auto" and tensorrt_here(config) is None and "cuda" in _providers()
+    return "onnxruntime" if instead else "tensorrt"
 
 
 def tensorrt_here(config: Config) -> tuple[Flavor, str] | None:
@@ -111,19 +120,22 @@ def _choice(case: Case) -> backends.Preprocessing:
 
 def onnxruntime_providers(case: Case) -> Finding:
     """ONNX Runtime, by the libraries of its providers."""
+    if not is_there("onnxruntime"):
+        wanted = case.config.detector.runtime == "onnxruntime"
+        state: State = "missing" if wanted else "not needed"
+        return Finding("ONNX Runtime", state, "not installed", "pip install onnxruntime")
+    what = f"{version_of('onnxruntime-gpu', 'onnxruntime')}: {', '.join(['cpu', *_providers()])}"
+    if case.on_gpu and gpu_runtime(case.config) == "onnxruntime" and "cuda" not in _providers():
+        return Finding("ONNX Runtime", case.gpu_part, what, "pip install onnxruntime-gpu in its place")
+    return Finding("ONNX Runtime", "ok", what)
+
+
+def _providers() -> list[str]:
     spec = find_spec("onnxruntime")
     if spec is None or spec.origin is None:
-        wanted = case.config.detector.runtime == "onnxruntime"
-        return Finding(
-            "ONNX Runtime", "missing" if wanted else "not needed", "not installed", "pip install onnxruntime"
-        )
+        return []
     names = (path.name for path in (Path(spec.origin).parent / "capi").glob("libonnxruntime_providers_*.so"))
-    providers = sorted(
-        {name.removeprefix("libonnxruntime_providers_").removesuffix(".so") for name in names} - {"shared"}
-    )
-    return Finding(
-        "ONNX Runtime", "ok", f"{version_of('onnxruntime-gpu', 'onnxruntime')}: {', '.join(['cpu', *providers])}"
-    )
+    return sorted({name.removeprefix("libonnxruntime_providers_").removesuffix(".so") for name in names} - {"shared"})
 
 
 def _for(case: Case, remedy: str) -> str:
