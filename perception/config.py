@@ -278,9 +278,6 @@ class FusionConfig(Section):
     correlation_s: Annotated[float, Field(ge=0)] = Field(
         0.3, description="how long a sensor's errors about one object last: a wrong size, a sloping road"
     )
-    start_score: Fraction = Field(
-        0.0, description="what scores lower starts no track, but continues one (ByteTrack, Zhang et al. 2022)"
-    )
     confirm_s: Annotated[float, Field(ge=0)] = Field(
         0.25, description="seen over this long, a track is published; unseen for half as long before that, it ends"
     )
@@ -405,7 +402,7 @@ class Config(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     preprocess: Literal["auto", "opencv", "dali", "kernel"] = Field(
         "auto",
-        description="auto: opencv on the CPU; on a GPU dali, but kernel where DALI is not installed or has no code for it",
+        description="auto: opencv on the CPU; on a GPU dali, or kernel where DALI is not there or has no code for it",
     )
     threads: Annotated[int, Field(ge=1, le=256)] | None = Field(None, description="null: every core allowed")
     replay: Path | None = Field(None, description="a drive: .mcap, a video file, or a folder of images")

@@ -71,7 +71,8 @@ class Tracker:
 
         A sensor that looked and found nothing sends empty `Measurements`; one that did not look, none. Several sensors
         may see the same object. `map_from_base` is the ego pose at `stamp_ns`; either it and all measurements have
-        one, or none. Raises `MeasurementError` for values that cannot be, before anything is taken in.
+        one, or none. What is not seen for longer than `coast_s` is not given, but may be seen again until `delete_s`,
+        under its old id. Raises `MeasurementError` for values that cannot be, before anything is taken in.
         """
         fixed_from_base = _checked_pose(map_from_base)
         for look in measurements:
@@ -215,7 +216,8 @@ class Tracker:
         self._last_look_ns.clear()
 
     def _confirmed(self, fixed_from_base: Transform, seen_by: dict[int, list[str]]) -> tuple[Track, ...]:
-        tracks = self._tracks[self._is_confirmed()]
+        coasted_s = (self._stamp_ns - self._tracks["seen_ns"]) * 1e-9
+        tracks = self._tracks[self._is_confirmed() & (coasted_s <= self._config.coast_s)]
         base_from_fixed = inverse(fixed_from_base)
         turned = np.zeros((4, 4))
         turned[:2, :2] = turned[2:, 2:] = base_from_fixed.rotation[:2, :2]

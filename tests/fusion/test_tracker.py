@@ -85,7 +85,7 @@ def test_confirmation_is_a_matter_of_seconds_whatever_the_rate(every_ms: float) 
 
 @pytest.mark.parametrize("every_ms", [20.0, 33.3, 50.0, 100.0])
 def test_deletion_is_a_matter_of_seconds_whatever_the_rate(every_ms: float) -> None:
-    tracker = Tracker(FusionConfig(delete_s=0.8))
+    tracker = Tracker(FusionConfig(coast_s=0.8, delete_s=0.8))
     (track,) = watch(tracker, 600, every_ms)
     last_ms = 600 // every_ms * every_ms
     for at_ms in np.arange(last_ms + every_ms, last_ms + 1200, every_ms):
@@ -96,6 +96,16 @@ def test_deletion_is_a_matter_of_seconds_whatever_the_rate(every_ms: float) -> N
             assert tracks[0].since_seen_s == pytest.approx((at_ms - last_ms) / 1000)
         elif at_ms - last_ms > 801:
             assert tracks == ()
+
+
+def test_an_object_unseen_is_predicted_for_a_while_and_found_again_under_its_id() -> None:
+    tracker = Tracker(FusionConfig(coast_s=0.32, delete_s=1.0))
+    (track,) = watch(tracker, 600, 50)
+    for at_ms in range(650, 1400, 50):
+        tracks = feed(tracker, look(at_ms=at_ms))
+        assert [t.id for t in tracks] == ([track.id] if at_ms <= 900 else [])
+    (found,) = feed(tracker, look([(20.0, 2.0, 0.8)], at_ms=1400))
+    assert found.id == track.id
 
 
 def test_what_is_seen_now_and_then_is_never_published() -> None:
