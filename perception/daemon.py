@@ -157,7 +157,7 @@ def _on_cameras(chosen: Config, while_quiet: Quiet) -> AbstractContextManager[As
             chosen.sync,
             threads=backend.threads,
             needed=backend.needed,
-            ingest_until_ns=enforcement.ingest_until_ns,
+            enforcement=enforcement,
             on_quiet=while_quiet,
         )
 

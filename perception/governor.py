@@ -103,6 +103,43 @@ class Undisturbed:
         """Nothing."""
 
 
+class Recorded:
+    """What was decided about a run, decided again: `decisions` by tick, on the ladder that the run had."""
+
+    def __init__(self, rungs: Sequence[Rung], rig: Rig, decisions: Mapping[int, Decision]) -> None:
+        self.rungs: Sequence[Rung] = rungs
+        self._steps: deque[Step] = deque(maxlen=_STEPS_KEPT)
+        self.steps: Collection[Step] = self._steps
+        self._rig = rig
+        self._decisions = decisions
+        self._level = 0
+
+    def wanted(self, tick: int) -> frozenset[str]:
+        """Those whose detections were in."""
+        decision = self._decisions[tick]
+        return frozenset() if decision.dropped else frozenset(self._rig).difference(decision.skipped, decision.late)
+
+    def ingest_until_ns(self, arrival_ns: int) -> int | None:  # noqa: ARG002 (what is wanted was there)
+        """As long as it takes."""
+        return None
+
+    def plan(self, frames: FrameSet, now_ns: int) -> Plan:  # noqa: ARG002 (time makes no difference)
+        """What was done then."""
+        decision = self._decisions[frames.tick]
+        wanted = self.wanted(frames.tick)
+        cameras = tuple(camera for camera in self._rig if camera in wanted)
+        return Plan(decision.level, decision.dropped, cameras, None, decision)
+
+    def learn(self, tick: int, plan: Plan, decision: Decision, times: TickTimes) -> Step | None:  # noqa: ARG002
+        """The step that the tick was the first to feel."""
+        before, self._level = self._level, plan.level
+        if before == plan.level:
+            return None
+        step = Step(tick, before, plan.level, "as recorded", alarm=self.rungs[plan.level].alarm)
+        self._steps.append(step)
+        return step
+
+
 def everything(cameras: Iterable[str]) -> Rung:
     """The top of every ladder."""
     return Rung("everything", dict.fromkeys(cameras, 1))

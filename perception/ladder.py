@@ -17,31 +17,28 @@ _REAR_DEG: Final = 120.0
 
 
 class Ladder(NamedTuple):
-    """The rungs from everything down, and the detector of each; `notes` tell what of the config came to nothing."""
+    """The rungs from everything down, and the detector of each."""
 
     rungs: tuple[Rung, ...]
     detectors: tuple[DetectorConfig, ...]
-    notes: tuple[str, ...]
 
 
 def build(config: Config, rig: Rig) -> Ladder:
     """Work out the ladder; raises `ConfigError` for a camera that the rig does not have.
 
-    Cameras go in the order of their importance: how nearly they face forward. A rung that names a direction in which
-    no camera of this rig faces asks for nothing, and a rung that leaves all as it is on the one above is left out.
+    Cameras go in the order of their importance: how nearly they face forward. A rung on which nobody would look, as it
+    names only directions in which no camera of this rig faces, has the cameras of the one above; and a rung on which
+    all is as on the one above is left out.
     """
     ahead = sorted(rig, key=lambda name: abs(_azimuth_deg(rig[name])))
-    rungs, detectors, idle = [everything(ahead)], [config.detector], []
+    rungs, detectors = [everything(ahead)], [config.detector]
     for wanted in config.enforcement.ladder:
-        rung = Rung(wanted.name, _every(wanted, rig, ahead), wanted.alarm)
+        rung = Rung(wanted.name, _every(wanted, rig, ahead) or rungs[-1].every, wanted.alarm)
         detector = _detector(wanted, config.detector)
-        if (rung.every, rung.alarm, detector) == (rungs[-1].every, rungs[-1].alarm, detectors[-1]):
-            idle.append(wanted.name)
-            continue
-        rungs.append(rung)
-        detectors.append(detector)
-    notes = (f"of no use to this rig: {', '.join(idle)}",) if idle else ()
-    return Ladder(tuple(rungs), tuple(detectors), notes)
+        if (rung.every, rung.alarm, detector) != (rungs[-1].every, rungs[-1].alarm, detectors[-1]):
+            rungs.append(rung)
+            detectors.append(detector)
+    return Ladder(tuple(rungs), tuple(detectors))
 
 
 def facing(camera: Camera) -> str:
@@ -61,8 +58,8 @@ def _every(wanted: RungConfig, rig: Rig, ahead: Sequence[str]) -> dict[str, int]
         if name not in rig and name not in FACINGS:
             known = ", ".join((*rig, *FACINGS))
             raise ConfigError(f"enforcement.ladder: {wanted.name!r}: no camera {name!r} in this rig; known: {known}")
-    chosen = wanted.cameras or ()
-    looking = [name for name in ahead if name in chosen or facing(rig[name]) in chosen] or ahead
+    chosen = (*rig, *FACINGS) if wanted.cameras is None else wanted.cameras
+    looking = [name for name in ahead if name in chosen or facing(rig[name]) in chosen]
     return {name: wanted.every.get(name, wanted.every.get(facing(rig[name]), 1)) for name in looking}
 
 

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -21,17 +21,21 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from perception import backends, config
+from perception import again, backends, config
+from perception.again import Again
 from perception.assembly import Assembly, assemble
 from perception.assume import AssumedSource, Assumption, load_profile
-from perception.clock import Clock, RealTimeReplayClock, SteppedClock
+from perception.clock import Clock, LiveClock, RealTimeReplayClock, SteppedClock
 from perception.comparison import compare, print_comparison
 from perception.config import AssumeConfig, Config
 from perception.errors import ConfigError, PerceptionError
 from perception.governor import Enforcement, Undisturbed
 from perception.ingest.drive import Drive
+from perception.ingest.live import Live
+from perception.ingest.open_cameras import live_rig, open_cameras
 from perception.ingest.open_drive import open_drive
 from perception.ingest.replay import Replay
+from perception.output.decisions import DecisionsWriter
 from perception.output.flight import FlightRecorder
 from perception.output.jsonl import DetectionsWriter, TracksWriter, read_detections, read_tracks
 from perception.output.profile import ProfileRecorder
@@ -47,7 +51,15 @@ EXIT_REFUSED: Final = 2
 EXIT_DAMAGED: Final = 3
 _REFRESH_S: Final = 0.2
 _IDEAL: Final = "ideal"
-_RESULTS: Final = ("tracks.jsonl", "detections.jsonl", "recording.mcap", "trace.json", "video.mp4", "evaluation.json")
+_RESULTS: Final = (
+    "tracks.jsonl",
+    "detections.jsonl",
+    "decisions.jsonl",
+    "recording.mcap",
+    "trace.json",
+    "video.mp4",
+    "evaluation.json",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,20 +69,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.print_schema:
             print(config.schema(), end="")
             return 0
-        chosen = config.load(arguments.config, _overrides(arguments))
+        chosen, source = _settle(arguments)
         if arguments.print_config:
             print(config.to_yaml(chosen), end="")
             return 0
-        return run(chosen, arguments.config)
+        return run(chosen, source)
     except PerceptionError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_REFUSED
 
 
+def _settle(arguments: argparse.Namespace) -> tuple[Config, Path]:
+    """The config to run with, and the file that it comes from."""
+    name, overrides = arguments.config, _overrides(arguments)
+    if arguments.decisions is not None:
+        return again.settle(Path(arguments.decisions), name, overrides)
+    name = name or config.DEFAULT
+    return config.load(name, overrides), config.find(name)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("perception.run", description="Turn a drive into tracked objects.")
     add = parser.add_argument
-    add("--config", default="orin.yaml", metavar="NAME", help="a file, or a name in configs/ (default: %(default)s)")
+    add("--config", metavar="NAME", help=f"a file, or a name in configs/ (default: {config.DEFAULT}, or the run's)")
     add("--replay", metavar="DRIVE", help="an .mcap recording, a video file, or a folder of images")
     add("--rig", metavar="FILE", help="calibration, for drives that hold none")
     add("--model", metavar="ONNX", help="the detector")
@@ -79,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--threads", metavar="N", help="worker threads (default: every core allowed)")
     add("--pace", choices=("realtime", "stepped"), help="at the recording's own pace, or every frame come what may")
     add("--loop", metavar="N", help="replay the drive N times")
+    add("--decisions", metavar="RUN", help="have a run again: its frames, drops, cut-offs and levels, byte for byte")
     add("--video", action="store_true", default=None, help="draw video.mp4 after the run")
     add("--trace", action="store_true", default=None, help="write trace.json for Perfetto")
     add("--assume", metavar="PROFILE", help="in the virtual time of another machine, beside the ideal one")
@@ -105,6 +127,7 @@ _FLAG_KEYS: Final = {
     "threads": "threads",
     "pace": "pace",
     "loop": "loop",
+    "decisions": "decisions",
     "video": "output.video",
     "trace": "output.trace",
     "record_images": "output.record_images",
@@ -120,18 +143,19 @@ def _overrides(arguments: argparse.Namespace) -> list[tuple[str, Any]]:
     ]
 
 
-def run(chosen: Config, config_name: str) -> int:
-    """Replay the configured drive through the pipeline and write its results; returns the exit code."""
+def run(chosen: Config, config_file: Path) -> int:
+    """Put the configured drive or cameras through the pipeline and write its results; returns the exit code."""
     console = Console()
     directory = chosen.output.directory
-    device = backends.choose_device(chosen.device)
+    device = backends.choose_device(chosen.device, chosen.detector.runtime)
+    stop = threading.Event()
     with ExitStack() as resources:
         assumption = _assumption(chosen)
-        clock = _clock(chosen, assumption)
-        drive = _open_drive(chosen)
-        _keep_apart(chosen)
-        make_source = _source(chosen, drive, clock, assumption)
-        parts = resources.enter_context(assemble(chosen, drive.rig, clock, make_source, assumption=assumption))
+        if chosen.replay is None:
+            parts = resources.enter_context(_on_cameras(chosen, stop))
+        else:
+            parts = resources.enter_context(_on_drive(chosen, assumption))
+        clock = parts.clock
         source, ledger = parts.source, parts.ledger
         tracks = TracksWriter(directory)
         resources.callback(tracks.close)
@@ -140,12 +164,12 @@ def run(chosen: Config, config_name: str) -> int:
         for recorder in recorders:
             resources.callback(recorder.close)
         pipeline = parts.pipeline([tracks], recorders)
-        choices = _choices(chosen, config_name, device, parts)
+        choices = _choices(chosen, config_file, device, parts)
         _print_choices(console, choices)
         for name in (*_RESULTS, *(f"{_IDEAL}/{name}" for name in _RESULTS)):
             (directory / name).unlink(missing_ok=True)  # of an earlier run: what stays must be of one run
         began = time.perf_counter()
-        interrupted = _run_ticks(pipeline, source, console)
+        interrupted = _run_ticks(pipeline, source, stop, console)
         wall_s = time.perf_counter() - began
 
     faults = parts.faults()
@@ -169,6 +193,10 @@ def run(chosen: Config, config_name: str) -> int:
     print_report(
         console, ledger, stepped=clock.stepped, directory=directory, files=results, assumed=assumption is not None
     )
+    if chosen.decisions is not None and not interrupted:
+        console.print(
+            Text.assemble(("Again", "bold"), f"    {again.same(chosen.decisions, directory)}"), soft_wrap=True
+        )
     if assumed is not None:
         print_comparison(console, assumed["tracks"])
     if profile is not None and chosen.output.profile is not None:
@@ -178,11 +206,49 @@ def run(chosen: Config, config_name: str) -> int:
     return EXIT_INTERRUPTED if interrupted else EXIT_DAMAGED if faults else 0
 
 
+def _on_drive(chosen: Config, assumption: Assumption | None) -> AbstractContextManager[Assembly[Any]]:
+    clock = _clock(chosen, assumption)
+    drive = _open_drive(chosen)
+    _keep_apart(chosen)
+    followed = None if chosen.decisions is None else again.follow(chosen.decisions, chosen, drive.rig)
+    make_source = _source(chosen, drive, clock, assumption, followed)
+    decider = followed and followed.enforcement
+    return assemble(chosen, drive.rig, clock, make_source, decider, assumption=assumption)
+
+
+def _on_cameras(chosen: Config, stop: threading.Event) -> AbstractContextManager[Assembly[Any]]:
+    rig, clock = live_rig(chosen), LiveClock()
+    for key, given in (
+        ("pace: stepped", chosen.pace == "stepped"),
+        ("output.video", chosen.output.video),
+        ("assume.profile", chosen.assume.profile is not None),
+        ("decisions", chosen.decisions is not None),
+    ):
+        if given:
+            raise ConfigError(f"{key}: is for replays; record the live cameras with --record-images and replay that")
+
+    def make_source(backend: backends.Backend, enforcement: Enforcement) -> Live:
+        def on_quiet(_: float) -> None:
+            if stop.is_set():
+                source.close()
+
+        source = open_cameras(
+            chosen,
+            rig,
+            clock,
+            threads=backend.threads,
+            needed=backend.needed,
+            enforcement=enforcement,
+            on_quiet=on_quiet,
+        )
+        return source
+
+    return assemble(chosen, rig, clock, make_source)
+
+
 def _open_drive(chosen: Config) -> Drive:
     if chosen.replay is None:
-        raise ConfigError(
-            "nothing to replay: name a drive with --replay, an .mcap recording, a video file or a folder of images"
-        )
+        raise ConfigError("nothing to replay: name a drive with --replay")
     return open_drive(chosen.replay, chosen.rig)
 
 
@@ -191,6 +257,8 @@ def _keep_apart(chosen: Config) -> None:
     results = {(chosen.output.directory / name).resolve() for name in _RESULTS}
     if chosen.replay is not None and chosen.replay.resolve() in results:
         raise ConfigError(f"{chosen.replay}: is what this run would write over; name another directory with --out")
+    if chosen.decisions is not None and chosen.decisions.resolve() == chosen.output.directory.resolve():
+        raise ConfigError(f"{chosen.decisions}: this run would write over it; name another directory with --out")
 
 
 def _assumption(chosen: Config) -> Assumption | None:
@@ -202,6 +270,8 @@ def _assumption(chosen: Config) -> Assumption | None:
 
 
 def _clock(chosen: Config, assumption: Assumption | None) -> Clock:
+    if chosen.decisions is not None and (chosen.pace != "stepped" or assumption is not None):
+        raise ConfigError("--decisions says what was late, so no time passes: leave out --pace realtime and --assume")
     if assumption is not None:
         return assumption.clock
     return SteppedClock() if chosen.pace == "stepped" else RealTimeReplayClock()
@@ -234,11 +304,11 @@ def _run_ideal(chosen: Config, directory: Path, console: Console) -> bool:
         closing(TracksWriter(directory)) as tracks,
         closing(DetectionsWriter(directory)) as detections,
     ):
-        return _run_ticks(parts.pipeline([tracks], [detections]), parts.source, console)
+        return _run_ticks(parts.pipeline([tracks], [detections]), parts.source, threading.Event(), console)
 
 
 def _source(
-    chosen: Config, drive: Drive, clock: Clock, assumption: Assumption | None
+    chosen: Config, drive: Drive, clock: Clock, assumption: Assumption | None, followed: Again | None = None
 ) -> Callable[[backends.Backend, Enforcement], Replay | AssumedSource]:
     def make(backend: backends.Backend, enforcement: Enforcement) -> Replay | AssumedSource:
         replay = Replay(
@@ -249,6 +319,7 @@ def _source(
             loop=chosen.loop,
             needed=backend.needed,
             enforcement=enforcement if assumption is None else Undisturbed(drive.rig),
+            grouping=followed and followed.grouping,
         )
         return replay if assumption is None else assumption.source(replay, enforcement)
 
@@ -259,6 +330,7 @@ def _recorders(chosen: Config, parts: Assembly[Any]) -> list[Recorder]:
     directory, output = chosen.output.directory, chosen.output
     recorders: list[Recorder] = [
         DetectionsWriter(directory),
+        DecisionsWriter(directory),
         RecordingWriter(directory, parts.rig, record_images=output.record_images, faults=parts.faults),
     ]
     if output.trace:
@@ -268,21 +340,33 @@ def _recorders(chosen: Config, parts: Assembly[Any]) -> list[Recorder]:
     return recorders
 
 
-def _choices(chosen: Config, config_name: str, device: backends.Device, parts: Assembly[Any]) -> dict[str, Any]:
+def _choices(chosen: Config, config_file: Path, device: backends.Device, parts: Assembly[Any]) -> dict[str, Any]:
     """What was settled, by name, as it is printed and as it goes into the summary."""
     cameras = ", ".join(f"{camera.name} {camera.width}x{camera.height}" for camera in parts.rig.values())
     pace = "every frame, stepped" if chosen.pace == "stepped" else "at its own pace"
-    choices: dict[str, Any] = {"config": str(config.find(config_name))}
+    choices: dict[str, Any] = {"config": str(config_file)}
     if parts.assumption is not None:
         profile, pace = parts.assumption.profile, "in virtual time"
         choices["assumed"] = [str(chosen.assume.profile), profile.about, f"machine: {profile.machine}"]
+    if not parts.clock.stepped:
+        choices["ladder"] = ", ".join(f"{level}: {rung.name}" for level, rung in enumerate(parts.enforcement.rungs))
+    if chosen.decisions is not None:
+        choices["decisions"] = [str(chosen.decisions), *again.changes(chosen.decisions, chosen)]
     return choices | {
         "device": f"{device.name}: {device.reason}; {parts.backend.threads} threads",
         "detector": [str(chosen.detector.model), *parts.backend.notes],
-        "drive": f"{chosen.replay}, {pace}" + (f", {chosen.loop} times" if chosen.loop > 1 else ""),
+        **_drive_or_live(chosen, pace),
         "cameras": cameras,
         "deadline": f"{chosen.budget.end_to_end_ms:g} ms from the first frame's arrival to publication",
     }
+
+
+def _drive_or_live(chosen: Config, pace: str) -> dict[str, str]:
+    if chosen.replay is None:
+        return {"live": ", ".join(f"{name} by {camera.source}" for name, camera in chosen.cameras.items())}
+    times = f", {chosen.loop} times" if chosen.loop > 1 else ""
+    instead = ", in place of the live cameras" if chosen.cameras else ""
+    return {"drive": f"{chosen.replay}, {pace}{times}{instead}"}
 
 
 def _print_choices(console: Console, choices: Mapping[str, Any]) -> None:
@@ -292,9 +376,10 @@ def _print_choices(console: Console, choices: Mapping[str, Any]) -> None:
             console.print(Text.assemble((f"{title:<9}", "bold"), " ", line), soft_wrap=True, highlight=False)
 
 
-def _run_ticks(pipeline: Pipeline, source: Replay | AssumedSource, console: Console) -> bool:
+def _run_ticks(
+    pipeline: Pipeline, source: Replay | AssumedSource | Live, stop: threading.Event, console: Console
+) -> bool:
     """Run to the end of the drive; True when a signal ended it sooner, after the tick in progress."""
-    stop = threading.Event()
     with _signals(stop), _progress(console) as progress, closing(pipeline.run(source)) as ticks:
         task = progress.add_task("replay", total=source.duration_s)
         first_ns: int | None = None
@@ -308,7 +393,7 @@ def _run_ticks(pipeline: Pipeline, source: Replay | AssumedSource, console: Cons
                 refreshed = time.monotonic()
                 at_s = (tick.frames.stamp_ns - first_ns) * 1e-9
                 progress.update(task, completed=at_s, description=f"tick {tick.frames.tick}", refresh=True)
-    return False
+    return stop.is_set()
 
 
 @contextmanager

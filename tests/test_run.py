@@ -44,7 +44,8 @@ def summary(out: Path) -> dict[str, Any]:
 def test_a_drive_becomes_tracks_with_every_result(drive: Path, model: Path, tmp_path: Path) -> None:
     assert replay(drive, model, tmp_path, "--pace", "stepped", "--video", "--trace", "--record-images") == 0
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"tracks.jsonl", "detections.jsonl", "recording.mcap", "summary.json", "trace.json", "video.mp4"}
+    written = {"tracks.jsonl", "detections.jsonl", "decisions.jsonl", "recording.mcap", "summary.json"}
+    assert names == {*written, "trace.json", "video.mp4"}
     assert summary(tmp_path)["ticks"]["published"] == 12
     final = list(read_tracks(tmp_path / "tracks.jsonl"))[-1]
     # The car drives away at 6 m/s from 15 m ahead of where the vehicle started; both cameras see it as one.

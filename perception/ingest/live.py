@@ -61,6 +61,9 @@ class Live:
     `needed` and `enforcement` are as for `Replay`.
     """
 
+    duration_s: Final = None
+    """It goes on."""
+
     def __init__(
         self,
         rig: Rig,

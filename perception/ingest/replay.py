@@ -17,7 +17,7 @@ from perception.governor import Enforcement, Undisturbed
 from perception.ingest.decode import VIDEO_CODECS, UndecodableError, VideoDecoder, decode_image, frame_to_image
 from perception.ingest.drive import Drive, Packet
 from perception.ingest.faults import Faults
-from perception.ingest.synchroniser import Group, Synchroniser
+from perception.ingest.synchroniser import Group, Grouping, Synchroniser
 from perception.messages import NO_IMAGE, Camera, EncodedImage, Frame, FrameSet, Image, Span
 
 _LOOK_AHEAD: Final = 2
@@ -66,6 +66,8 @@ class Replay:
     `enforcement` says which images nobody looks at, so that they are not decoded (but for those of videos, where later
     ones need them), and when a set is handed over at the latest: with `NO_IMAGE` for what is not decoded by then.
 
+    `grouping` says which frames make a tick, instead of a synchroniser.
+
     With `loop` the drive is played so many times over, its time stamps shifted on each time by its length and one
     period more, so that time and ticks go on evenly; only the vehicle is back where it started.
     """
@@ -80,13 +82,14 @@ class Replay:
         loop: int = 1,
         needed: Mapping[str, tuple[int, int]] | None = None,
         enforcement: Enforcement | None = None,
+        grouping: Grouping[Packet] | None = None,
     ) -> None:
         self.rig = drive.rig
         self._enforcement = enforcement or Undisturbed(drive.rig)
         self._needed = needed or {}
         self._drive = drive
         self._clock = clock
-        self._synchroniser: Synchroniser[Packet] = Synchroniser(tuple(drive.rig), sync)
+        self._grouping: Grouping[Packet] = grouping or Synchroniser(tuple(drive.rig), sync)
         self._faults = Faults()
         self._loop = loop
         self._reader = ThreadPoolExecutor(1, "read")
@@ -122,7 +125,7 @@ class Replay:
 
     def faults(self) -> Sequence[str]:
         """What was wrong with the data so far, a line each, with the place."""
-        return [*self._drive.faults(), *self._synchroniser.faults(), *self._faults.lines()]
+        return [*self._drive.faults(), *self._grouping.faults(), *self._faults.lines()]
 
     def close(self) -> None:
         """Stop the workers and close the files."""
@@ -133,7 +136,7 @@ class Replay:
 
     def _sets(self) -> Iterator[_Set]:
         """Play the drive as often as asked; the decoding of what is yielded is under way."""
-        shift_ns = tick = 0
+        shift_ns, tick = 0, -1
         for _ in range(self._loop):
             count = first_ns = last_ns = 0
             videos: dict[tuple[str, str], _Video] = {}
@@ -141,10 +144,10 @@ class Replay:
                 last_ns = group.stamp_ns
                 first_ns = last_ns if count == 0 else first_ns
                 count += 1
+                tick = tick + 1 if group.tick is None else group.tick
                 packets = group.frames.values()
                 frames = tuple(_Pending(packet, self._submit(tick, packet, videos)) for packet in packets)
                 yield _Set(tick, frames, group.closed_ns)
-                tick += 1
             length_ns = last_ns - first_ns
             shift_ns += length_ns + (length_ns // (count - 1) if count > 1 else _USUAL_PERIOD_NS)
 
@@ -156,8 +159,8 @@ class Replay:
                 if stream not in videos:
                     videos[stream] = _Video(VideoDecoder(packet.format))
                 videos[stream].waiting.append(packet)
-            yield from self._synchroniser.add(packet.camera, packet.capture_ns, packet.log_ns, packet)
-        yield from self._synchroniser.flush()
+            yield from self._grouping.add(packet.camera, packet.capture_ns, packet.log_ns, packet)
+        yield from self._grouping.flush()
 
     def _submit(self, tick: int, packet: Packet, videos: dict[tuple[str, str], _Video]) -> Future[_Ingested]:
         """Start the decoding of a packet; a video's picture needs the ones before it, also those that were dropped."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from perception.config import SyncConfig
 from perception.ingest.faults import Faults
@@ -18,11 +18,15 @@ _MAX_MISSED: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Group(Generic[T]):
-    """The frames of one tick by camera, in the rig's order; `closed_ns` is when no more were waited for."""
+    """The frames of one tick by camera, in the rig's order; `closed_ns` is when no more were waited for.
+
+    `tick` is its number, where that is given from elsewhere.
+    """
 
     frames: dict[str, T]
     captures_ns: dict[str, int]
     closed_ns: int
+    tick: int | None = None
 
     @property
     def stamp_ns(self) -> int:
@@ -33,6 +37,19 @@ class Group(Generic[T]):
     def skew_ns(self) -> int:
         """Newest capture minus oldest."""
         return self.stamp_ns - min(self.captures_ns.values())
+
+
+class Grouping(Protocol[T]):
+    """How the frames of a drive become groups, as they are read."""
+
+    def add(self, camera: str, capture_ns: int, now_ns: int, frame: T) -> list[Group[T]]:
+        """Take in a frame that arrived at `now_ns`; the groups that are closed by now."""
+
+    def flush(self) -> list[Group[T]]:
+        """The groups that are still open at the end of the drive; of each turn, where it is looped."""
+
+    def faults(self) -> list[str]:
+        """What was dropped so far, a line for each camera and reason."""
 
 
 class Synchroniser(Generic[T]):

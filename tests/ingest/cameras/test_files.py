@@ -26,6 +26,7 @@ LENGTH_NS = len(IMAGES) * PERIOD_NS
 
 
 def write_video(path: Path, codec: Literal["mjpeg", "libx264"]) -> Path:
+    """The images, 25 a second."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25)
         assert isinstance(stream, VideoStream)

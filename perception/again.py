@@ -1,0 +1,137 @@
+"""A run once more: the same frames, drops, cut-offs and levels, on any machine, byte for byte.
+
+A vehicle's bad minute, at the desk. What was decided is in the run's ``decisions.jsonl``, with the captures that each
+tick was made of; time plays no part in it any more, so the drive is replayed stepped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise, zip_longest
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from perception import config, ladder
+from perception.config import Config
+from perception.errors import ConfigError, ResultsError
+from perception.governor import Recorded
+from perception.hashing import sha256
+from perception.ingest.drive import Packet
+from perception.ingest.recorded_groups import RecordedGroups
+from perception.messages import Rig
+from perception.output.decisions import DECISIONS, Decided, read_decisions
+from perception.output.jsonl import DETECTIONS, TRACKS
+from perception.output.recording import RECORDING
+from perception.output.summary import SUMMARY, read_summary
+
+AGAIN: Final = "again"
+_SHAPING: Final = ("detector", "nms", "fusion", "enforcement.ladder")
+
+
+class Again(NamedTuple):
+    """What makes a replay follow a run: who decides, and which frames make a tick."""
+
+    enforcement: Recorded
+    grouping: RecordedGroups[Packet]
+
+
+def settle(run: Path, name: str | None, overrides: Sequence[tuple[str, Any]]) -> tuple[Config, Path]:
+    """The config for having a run again, and where it comes from: the run's own, or the one that is named.
+
+    Stepped; the results go into ``again`` beside the run's, if nothing else is said. An event of the flight recorder
+    has no config of its own, and is its own drive. Raises `ConfigError` or `ResultsError`.
+    """
+    if not run.is_dir():
+        raise ResultsError(f"{run}: no such directory; --decisions takes the directory that a run wrote")
+    usual: list[tuple[str, Any]] = [("pace", "stepped"), ("output.directory", str(run / AGAIN))]
+    whole = (run / SUMMARY).is_file()
+    if whole:
+        summary = read_summary(run)
+        usual += _inputs(summary)
+    elif (run / RECORDING).is_file():
+        usual.append(("replay", str(run / RECORDING)))
+    if whole and name is None:
+        tree = summary.get("config")
+        if not isinstance(tree, dict):
+            raise ResultsError(f"{run / SUMMARY}: holds no config; name one with --config")
+        return config.from_tree(tree, run / SUMMARY, [*usual, *overrides]), run / SUMMARY
+    name = name or config.DEFAULT
+    return config.load(name, [*usual, *overrides]), config.find(name)
+
+
+def _inputs(summary: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Drive, calibration and model as paths that hold wherever they are read from."""
+    try:
+        drive, model = summary["drive"] or {"path": None, "rig": None}, summary["chosen"]["model"]
+        return [("replay", drive["path"]), ("rig", drive["rig"]), ("detector.model", model and model["path"])]
+    except (KeyError, TypeError):
+        return []
+
+
+def follow(run: Path, chosen: Config, rig: Rig) -> Again:
+    """What was decided about the ticks of a run; raises `ResultsError` or `ConfigError`."""
+    path = run / DECISIONS
+    decided = list(read_decisions(path))
+    rungs = ladder.build(chosen, rig).rungs
+    _check(path, decided, rig, len(rungs))
+    grouping: RecordedGroups[Packet] = RecordedGroups(((d.tick, d.captures_ns) for d in decided), chosen.loop)
+    return Again(Recorded(rungs, rig, {d.tick: d.decision for d in decided}), grouping)
+
+
+def _check(path: Path, decided: Sequence[Decided], rig: Rig, levels: int) -> None:
+    if not decided:
+        raise ResultsError(f"{path}: no ticks in it")
+    if any(later.tick <= tick.tick for tick, later in pairwise(decided)):
+        raise ResultsError(f"{path}: its ticks do not ascend; it is damaged")
+    for tick in decided:
+        strange = [camera for camera in tick.captures_ns if camera not in rig]
+        if strange:
+            raise ConfigError(f"{path}: tick {tick.tick}: no camera {strange[0]!r} in this drive: {', '.join(rig)}")
+        if not 0 <= tick.decision.level < levels:
+            raise ConfigError(
+                f"{path}: tick {tick.tick} was on level {tick.decision.level}, but enforcement.ladder goes to level "
+                f"{levels - 1} here; replay it with the config of that run"
+            )
+
+
+def changes(run: Path, chosen: Config) -> list[str]:
+    """What shapes results and is not as it was in the run, a line each: then it will not come out the same."""
+    if not (run / SUMMARY).is_file():
+        return []
+    summary, now = read_summary(run), chosen.model_dump(mode="json")
+    before = summary.get("config")
+    if not isinstance(before, dict):
+        return []
+    lines = [line for key in _SHAPING for line in _changes(key, _at(before, key), _at(now, key))]
+    model = summary["chosen"].get("model") if isinstance(summary.get("chosen"), dict) else None
+    if isinstance(model, dict) and chosen.detector.model and model.get("sha256") != sha256(chosen.detector.model):
+        lines.append(f"detector.model: {chosen.detector.model} is not the file that it was then")
+    return lines
+
+
+def _at(tree: Any, key: str) -> Any:
+    for part in key.split("."):
+        tree = tree.get(part) if isinstance(tree, dict) else None
+    return tree
+
+
+def _changes(key: str, before: Any, now: Any) -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in now:
+            yield from _changes(f"{key}.{name}", before.get(name), now[name])
+    elif before != now and key != "detector.model":
+        yield f"{key}: it was {before}, and is {now}"
+
+
+def same(run: Path, directory: Path) -> str:
+    """Whether a run came out the same, in a line."""
+    for name in (TRACKS, DETECTIONS):
+        try:
+            with (run / name).open("rb") as then, (directory / name).open("rb") as now:
+                lines = enumerate(zip_longest(then, now), start=1)
+                different = next((number for number, (before, after) in lines if before != after), None)
+        except OSError as error:
+            return f"not compared: {error.filename}: {error.strerror}"
+        if different is not None:
+            return f"{name} is not the same as in {run}, from line {different} on"
+    return f"{TRACKS} and {DETECTIONS} are the same, byte for byte, as in {run}"
