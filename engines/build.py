@@ -25,7 +25,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from engines import trt
-from perception import config
+from perception import backends, config, cuda_backend
 from perception.config import Config, EngineConfig
 from perception.detect.manifest import FileHash, manifest_path, read_manifest, write_manifest
 from perception.detect.model import check_file, unreadable
@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     add("model", type=Path, nargs="?", metavar="MODEL.onnx", help="default: every detector that the config names")
     add("--config", default="orin.yaml", metavar="NAME", help="as for perception.run (default: %(default)s)")
     add("--flavor", choices=("auto", "tensorrt", "rtx"), help="TensorRT or TensorRT for RTX; auto: what is installed")
-    add("--if-needed", action="store_true", help="do nothing where the plan there is what would be built")
+    add("--if-needed", action="store_true", help="only where a run would use TensorRT and the plan there will not do")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="override any key of the config")
     return parser
 
@@ -100,6 +100,11 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
     if arguments.flavor:
         overrides.append(("engine.flavor", arguments.flavor))
     chosen = config.load(arguments.config, overrides)
+    if arguments.if_needed:
+        reason = _why_no_plan_is_needed(chosen)
+        if reason is not None:
+            console.print(f"no plan is needed: {reason}", soft_wrap=True, highlight=False)
+            return
     library = load_library(chosen.engine.flavor)
     gpu = present_gpu()
     if gpu is None and library.flavor == "tensorrt":
@@ -118,6 +123,17 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
             console.print(f"{job.plan}: up to date", soft_wrap=True, highlight=False)
         else:
             _report(console, job, _build(job, console))
+
+
+def _why_no_plan_is_needed(chosen: Config) -> str | None:
+    """Why a run would not use TensorRT here; None where it would, or where the config names the flavor."""
+    if chosen.engine.flavor != "auto":
+        return None
+    device = backends.choose_device(chosen.device, chosen.detector.runtime)
+    if device.name == "cpu":
+        return f"a run uses the CPU: {device.reason}"
+    runtime = cuda_backend.choose_runtime(chosen.detector.runtime)
+    return None if runtime.runtime == "tensorrt" else f"a run uses ONNX Runtime: {runtime.reason}"
 
 
 def _detectors(chosen: Config, model: Path | None) -> list[tuple[Path, tuple[int, int] | None]]:

@@ -28,7 +28,7 @@ Size = tuple[int, int]
 _WEIGHTED: Final = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
 _WITHOUT_DLA: Final = ((10, 8), (11, 4, 1))  # from the first of these on, until the second
 _FLAGS: Final = {"sparsity": "SPARSE_WEIGHTS", "version_compatible": "VERSION_COMPATIBLE"}
-_OUTPUT_TYPES: Final = ("float32", "float16", "int32", "int64")
+_OUTPUT_TYPES: Final = ("float32", "int32", "int64")  # what the kernels read
 _DETAIL: Final = re.compile(r"Error Code \d+: [^(]*\((.*?)\.?(?: In \w+ at \S+)?\)$")
 _TYPES: Final = {"float": "float32", "half": "float16", "bf16": "bfloat16"}
 

@@ -241,6 +241,13 @@ def test_if_needed_builds_once(config: EngineConfig, quantised: Path, capsys: py
     assert "up to date" not in capsys.readouterr().out
 
 
+def test_if_needed_knows_where_a_run_needs_no_plan(config: EngineConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = (STOCK, "--if-needed", "--flavor", "auto", "--set", "device=cpu")
+    assert run(config, *arguments) == 0
+    assert "no plan is needed: a run uses the CPU: as configured" in capsys.readouterr().out
+    assert not config.directory.exists()
+
+
 def test_another_model_of_the_same_name_has_a_plan_of_its_own(config: EngineConfig, quantised: Path) -> None:
     built(config, quantised)
     model = onnx.load(quantised)
