@@ -167,17 +167,18 @@ class ChannelParts:
     def channel(self, camera: Camera) -> CudaChannel:
         """Make a camera's channel, on a stream of its own."""
         gpu, known, nms = self.device.gpu, self.device.kernels, self.config.nms
-        with ExitStack() as resources, gpu.current():
+        with gpu.current(), ExitStack() as resources:
             stream = resources.enter_context(gpu.stream(self.config.gpu.priorities.get(camera.name)))
             context = self.engine.context(stream)
             resources.callback(context.close)
             prepare = self._preprocessor(camera, stream, context)
             resources.callback(prepare.close)
-            workspace = resources.enter_context(Workspace(gpu, stream))
-            decoding = decode(self.recognised.head, context.outputs, known, workspace)
+            decoding_memory = resources.enter_context(Workspace(gpu, stream))
+            decoding = decode(self.recognised.head, context.outputs, known, decoding_memory)
             has_attributes = decoding.found.attributes is not None
             results = resources.enter_context(ResultBlock(gpu, nms.max_detections, has_attributes=has_attributes))
-            suppression = suppress(decoding.found, results.list, nms, known, workspace)
+            nms_memory = resources.enter_context(Workspace(gpu, stream))
+            suppression = suppress(decoding.found, results.list, nms, known, nms_memory)
             return CudaChannel(
                 camera.name,
                 gpu=gpu,

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from perception.cuda import Driver, Gpu
+from perception.compaction import KernelsByName
+from perception.cuda import Driver, Gpu, Module
+from perception.kernels import SOURCES, kernel_names
 from tests.cuda.bindings_double import BindingsDouble
 from tests.cuda.double import Double
 from tests.cuda.pycuda_double import PycudaDouble
@@ -29,6 +31,12 @@ def double() -> Double:
 def open_gpu(double: Double, *, bindings: bool = True) -> Gpu:
     driver = Driver(PycudaDouble(double), BindingsDouble(double) if bindings else None)
     return Gpu(driver=driver)
+
+
+def known_kernels(gpu: Gpu) -> tuple[Module, KernelsByName]:
+    """All kernels; the double asks for no machine code."""
+    module = gpu.module(b"machine code")
+    return module, {name: module.kernel(name) for source in SOURCES for name in kernel_names(source)}
 
 
 @pytest.fixture(params=["with cuda-python", "without"])
