@@ -75,7 +75,7 @@ COPY engines engines
 COPY configs configs
 COPY launch/entrypoint.sh launch/
 # hadolint ignore=SC2086
-RUN python -m perception.cubins $KERNELS_FOR --out kernels && chmod -R a+rX kernels
+RUN python -m perception.cuda.cubins $KERNELS_FOR --out kernels && chmod -R a+rX kernels
 
 FROM system
 LABEL org.opencontainers.image.title="perception" org.opencontainers.image.licenses="Apache-2.0"

@@ -27,6 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from engines import trt
 from perception import backends, config, cuda_backend
 from perception.config import Config, EngineConfig
+from perception.cuda.nvidia import PresentGpu, present_gpu
 from perception.detect.manifest import FileHash, manifest_path, read_manifest, write_manifest
 from perception.detect.model import check_file, unreadable
 from perception.detect.plan_manifest import (
@@ -41,7 +42,6 @@ from perception.detect.plan_manifest import (
 from perception.detect.tensorrt_library import Library, load_library
 from perception.errors import BackendError, ConfigError, ModelError, OutputError, PerceptionError
 from perception.hashing import sha256
-from perception.nvidia import PresentGpu, present_gpu
 
 EXIT_INTERRUPTED: Final = 1
 EXIT_REFUSED: Final = 2

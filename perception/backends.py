@@ -18,10 +18,10 @@ import numpy as np
 
 from perception.clock import Clock
 from perception.config import Config, DetectorConfig
+from perception.cuda.nvidia import present_gpu
 from perception.errors import BackendError, ConfigError
 from perception.faults import Faults
 from perception.messages import Camera, Frame, InputSpec, Rig, Span
-from perception.nvidia import present_gpu
 from perception.stages import Channel
 
 if TYPE_CHECKING:

@@ -197,7 +197,7 @@ class GpuConfig(Section):
 
     graphs: bool = Field(default=True, description="launch each camera's work as one CUDA graph, where that can be")
     kernels: Path | None = Field(
-        None, description="kernels that python -m perception.cubins compiled; before $XDG_CACHE_HOME/perception/kernels"
+        None, description="what python -m perception.cuda.cubins compiled; before $XDG_CACHE_HOME/perception/kernels"
     )
     priorities: Mapping[str, int] = Field(
         default_factory=dict, description="stream priority by camera: the lower, the sooner its work is taken"

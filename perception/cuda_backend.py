@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from perception.clock import Clock
-from perception.compaction import KernelsByName
 from perception.config import Config
-from perception.cubins import KernelLibrary
 from perception.cuda import Gpu, Stream, Workspace
+from perception.cuda.compaction import KernelsByName
+from perception.cuda.cubins import KernelLibrary
 from perception.cuda.resource import Resource
 from perception.cuda_channel import CudaChannel
 from perception.detect.cuda_heads import decode

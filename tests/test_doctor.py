@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from perception import config, cubins, kernels
+from perception import config
 from perception.config import Config
+from perception.cuda import cubins, kernels
+from perception.cuda.nvidia import PresentGpu
 from perception.doctor import detector, finding, graphics, machine, sources
 from perception.doctor.__main__ import EXIT_MISSING, EXIT_REFUSED, bounded, examine, main
 from perception.doctor.finding import Case, Finding
-from perception.nvidia import PresentGpu
 
 ORIN = PresentGpu("Orin", "8.7", "13.2")
 THOR = PresentGpu("NVIDIA Thor", "11.0", "13.2")
@@ -155,7 +156,7 @@ def test_what_the_gpu_path_lacks_is_told_where_there_is_a_gpu(tmp_path: Path, mo
         assert check(asked).remedy
         assert check(auto).state == "optional"
     assert graphics.cuda_python(asked).state == "optional"  # it runs, without graphs
-    assert graphics.kernels_compiled(asked).remedy == "python -m perception.cubins --arch sm_87"
+    assert graphics.kernels_compiled(asked).remedy == "python -m perception.cuda.cubins --arch sm_87"
     assert detector.plan(asked).remedy == "python -m engines.build --config mine.yaml --if-needed"
 
 

@@ -7,9 +7,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from perception import kernels
-from perception.compaction import Chosen, DeviceList, KernelsByName, select, take
-from perception.cuda import Launch, Workspace, blocks
+from perception.cuda import Launch, Workspace, blocks, kernels
+from perception.cuda.compaction import Chosen, DeviceList, KernelsByName, select, take
 from perception.detect.gpu_engine import DeviceTensor
 from perception.detect.heads import EndToEndHead, Order, YoloV5Head, YoloV8Head, YoloXHead
 from perception.detect.stock import MOST_CANDIDATES, SCORES, SIZE_MEANS, StockHead

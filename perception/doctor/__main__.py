@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.text import Text
 
 from perception import config
+from perception.cuda.nvidia import PresentGpu, present_gpu
 from perception.doctor import detector, graphics, machine, sources
 from perception.doctor.finding import Case, Check, Finding
 from perception.errors import PerceptionError
-from perception.nvidia import PresentGpu, present_gpu
 
 EXIT_MISSING: Final = 1
 EXIT_REFUSED: Final = 2

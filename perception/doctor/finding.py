@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from perception.config import Config
-from perception.nvidia import PresentGpu
+from perception.cuda.nvidia import PresentGpu
 
 State = Literal["ok", "missing", "optional", "not needed"]
 """*missing* is what the config cannot run without; without what is *optional* it runs, only not as well."""

@@ -8,8 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from perception import backends, cubins, kernels
+from perception import backends
 from perception.config import Config
+from perception.cuda import cubins, kernels
 from perception.detect.tensorrt_library import INSTALL, MODULES, TITLES, Flavor
 from perception.doctor.finding import Case, Finding, State, is_there, module_version, version_of
 from perception.errors import BackendError
@@ -69,7 +70,7 @@ def kernels_compiled(case: Case) -> Finding:
     what = f"not compiled for {architecture}: {', '.join(missing)}"
     can_compile = compiler(case).state == "ok"
     state = "optional" if case.on_gpu and can_compile else case.gpu_part
-    return Finding("kernels", state, what, f"python -m perception.cubins --arch {architecture}")
+    return Finding("kernels", state, what, f"python -m perception.cuda.cubins --arch {architecture}")
 
 
 def tensorrt(case: Case) -> Finding:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from perception.errors import DriveError
+from perception.faults import Faults
 from perception.ingest.drive import Packet
-from perception.ingest.faults import Faults
 from perception.ingest.formats import image_format
 from perception.ingest.rig import required_rig
 from perception.messages import Truth

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from perception.errors import DriveError
+from perception.faults import Faults
 from perception.geometry import compose, inverse
 from perception.ingest import schemas
 from perception.ingest.drive import Packet
-from perception.ingest.faults import Faults
 from perception.ingest.formats import image_format
 from perception.ingest.mcap_file import DamageError, RawMessage, read_messages
 from perception.ingest.mcap_start import read_start

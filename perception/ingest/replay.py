@@ -13,10 +13,10 @@ from typing import Final, NamedTuple
 
 from perception.clock import Clock
 from perception.config import SyncConfig
+from perception.faults import Faults
 from perception.governor import Enforcement, Undisturbed
 from perception.ingest.decode import VIDEO_CODECS, UndecodableError, VideoDecoder, decode_image, frame_to_image
 from perception.ingest.drive import Drive, Packet
-from perception.ingest.faults import Faults
 from perception.ingest.synchroniser import Group, Grouping, Synchroniser
 from perception.messages import NO_IMAGE, Camera, EncodedImage, Frame, FrameSet, Image, Span
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
 from perception.config import SyncConfig
-from perception.ingest.faults import Faults
+from perception.faults import Faults
 
 T = TypeVar("T")
 

@@ -12,8 +12,8 @@ from av.error import FFmpegError
 from av.video.frame import VideoFrame
 
 from perception.errors import DriveError
+from perception.faults import Faults
 from perception.ingest.drive import Packet
-from perception.ingest.faults import Faults
 from perception.ingest.rig import required_rig
 from perception.messages import Truth
 

@@ -7,10 +7,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from perception import kernels
-from perception.compaction import Chosen, DeviceList, KernelsByName, select, take
 from perception.config import NmsConfig
-from perception.cuda import Exchange, Gpu, Launch, Stream, Workspace, blocks
+from perception.cuda import Exchange, Gpu, Launch, Stream, Workspace, blocks, kernels
+from perception.cuda.compaction import Chosen, DeviceList, KernelsByName, select, take
 from perception.cuda.resource import Resource
 from perception.errors import ConfigError
 from perception.messages import Attributes, Candidates

@@ -7,9 +7,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from perception import kernels
-from perception.compaction import KernelsByName
-from perception.cuda import Exchange, Gpu, Launch, Stream, blocks
+from perception.cuda import Exchange, Gpu, Launch, Stream, blocks, kernels
+from perception.cuda.compaction import KernelsByName
 from perception.messages import Frame, Image, InputSpec
 from perception.preprocess.letterbox import Letterbox
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from perception.compaction import KernelsByName
 from perception.cuda import Driver, Gpu, Module
-from perception.kernels import SOURCES, kernel_names
+from perception.cuda.compaction import KernelsByName
+from perception.cuda.kernels import SOURCES, kernel_names
 from tests.cuda.bindings_double import BindingsDouble
 from tests.cuda.double import Double
 from tests.cuda.pycuda_double import PycudaDouble

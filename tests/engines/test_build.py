@@ -20,12 +20,12 @@ from engines import build, qdq, trt
 from engines.layers import read_table
 from perception.config import EngineConfig
 from perception.cuda import Driver, Gpu
+from perception.cuda.nvidia import PresentGpu
 from perception.detect.manifest import manifest_path, read_manifest
 from perception.detect.plan_manifest import PlanManifest, plan_path, read_plan_manifest
 from perception.detect.tensorrt_library import Library, load_library
 from perception.errors import BackendError
 from perception.hashing import sha256
-from perception.nvidia import PresentGpu
 from tests.cuda.double import Double
 from tests.cuda.pycuda_double import PycudaDouble
 from tests.detect.tensorrt_double import runtime_double

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from perception import kernels
+from perception.cuda import kernels
 
 _GUARD: Final = 64
 _RUBBISH: Final = 0x5A

@@ -8,8 +8,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from perception import kernels
 from perception.config import NmsConfig
+from perception.cuda import kernels
 from perception.messages import InputSpec
 from perception.nms.threshold import float32_at_most
 from perception.preprocess.kernel import plan_bytes

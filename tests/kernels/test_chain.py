@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from perception import kernels
 from perception.config import DetectorConfig, NmsConfig
+from perception.cuda import kernels
 from perception.detect import onnxruntime
 from perception.detect.heads import YoloXHead
 from perception.detect.recognise import recognise

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from perception import kernels
+from perception.cuda import kernels
 from perception.detect.heads import EndToEndHead, Order, YoloV5Head, YoloV8Head, YoloXHead
 from perception.detect.heads import grid as anchor_grid
 from perception.detect.stock import SIZE_MEANS, StockHead

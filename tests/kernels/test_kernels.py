@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perception import kernels
+from perception.cuda import kernels
 from tests.kernels.grid import Grid, Launchers, buffer, compile_source
 
 BROKEN = """
@@ -64,7 +64,7 @@ def test_names_are_those_of_all_kernels() -> None:
 
 
 def test_every_source_is_packaged_and_known() -> None:
-    package = Path(kernels.__file__).parent
+    package = Path(kernels.__file__).parents[1]
     assert set(package.rglob("*.cu")) == set(kernels.SOURCES)
     included = {name for source in kernels.SOURCES for name in re.findall(r'#include "(.+)"', source.read_text())}
     assert included == {path.name for path in package.rglob("*.cuh")}
@@ -86,7 +86,7 @@ def test_digest_follows_source_header_and_architecture(tmp_path: Path, monkeypat
 
 
 def test_needs_neither_gpu_nor_compiler() -> None:
-    loaded = "import sys, perception.kernels; print(*sys.modules)"
+    loaded = "import sys, perception.cuda.kernels; print(*sys.modules)"
     modules: Any = subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True, text=True).stdout
 
     assert not {"pycuda", "cuda", "tensorrt", "cv2"} & set(modules.split())

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from perception import kernels
 from perception.config import NmsConfig
+from perception.cuda import kernels
 from perception.messages import Candidates
 from perception.nms.numpy import NumpyNms
 from tests.kernels import stages

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from perception import kernels
+from perception.cuda import kernels
 
 ARCHITECTURES: Final = ("sm_87", "sm_90", "sm_110")  # Orin, Hopper, Thor
 _RESOURCES: Final = re.compile(

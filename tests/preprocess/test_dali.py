@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from perception.cuda.nvidia import present_gpu
 from perception.messages import Float32, Image, InputSpec
-from perception.nvidia import present_gpu
 from perception.preprocess.letterbox import Letterbox
 from perception.preprocess.opencv import OpenCvPreprocessor
 from tests.preprocess.test_opencv import IMAGENET, YOLOV8, YOLOX, smooth_image

@@ -8,8 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from perception import kernels
-from perception.cuda import Kernel, Launch, blocks
+from perception.cuda import Kernel, Launch, blocks, kernels
 
 KernelsByName = Mapping[str, Kernel]
 

@@ -1,7 +1,7 @@
 """The kernels as machine code: looked up, or compiled once and kept.
 
-``python -m perception.cubins --arch sm_87 --out DIR`` compiles them ahead of time, on a machine without a GPU too: with
-nvcc where the CUDA toolkit is installed, else with NVRTC (pip install cuda-bindings nvidia-cuda-nvrtc).
+``python -m perception.cuda.cubins --arch sm_87 --out DIR`` compiles them ahead of time, on a machine without a GPU
+too: with nvcc where the CUDA toolkit is installed, else with NVRTC (pip install cuda-bindings nvidia-cuda-nvrtc).
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from perception import kernels
-from perception.cuda import Gpu, Kernel, Module
+from perception.cuda import Gpu, Kernel, Module, kernels
 from perception.cuda.resource import Resource
 from perception.errors import BackendError, GpuError, PerceptionError
 
@@ -56,7 +55,7 @@ def _load(gpu: Gpu, source: Path, cubin: bytes, origin: str) -> Module:
     except GpuError as error:
         raise GpuError(
             f"{source.name} for {gpu.architecture} ({origin}) does not load ({error}); delete it there and compile it "
-            "with a CUDA toolkit that is not newer than the driver: python -m perception.cubins"
+            "with a CUDA toolkit that is not newer than the driver: python -m perception.cuda.cubins"
         ) from None
 
 
@@ -114,7 +113,7 @@ def compile_source(source: Path, architecture: str) -> tuple[bytes, str]:
     except (ImportError, RuntimeError):  # bindings without the library
         raise BackendError(
             f"{source.name} is not compiled for {architecture}, and there is no compiler here (nvcc, or pip install "
-            "cuda-bindings nvidia-cuda-nvrtc); elsewhere: python -m perception.cubins --out DIR "
+            "cuda-bindings nvidia-cuda-nvrtc); elsewhere: python -m perception.cuda.cubins --out DIR "
             f"--arch {architecture}, then gpu.kernels: DIR here"
         ) from None
     return _by_nvrtc(nvrtc, source, architecture), "NVRTC"
@@ -154,7 +153,7 @@ def _refused(compiler: str, source: Path, architecture: str, log: str) -> Backen
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Compile all kernels ahead of time; returns the exit code."""
-    parser = argparse.ArgumentParser("perception.cubins", description="Compile the CUDA kernels ahead of time.")
+    parser = argparse.ArgumentParser("perception.cuda.cubins", description="Compile the CUDA kernels ahead of time.")
     parser.add_argument(
         "--arch", action="append", metavar="SM", help=f"default: {', '.join(VEHICLES)}, and that of the GPU here"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from perception.nvidia import PresentGpu, present_gpu
+from perception.cuda.nvidia import PresentGpu, present_gpu
 
 DRIVER = """
 #include <cstring>

@@ -9,14 +9,15 @@ from typing import Final
 
 import numpy as np
 
+_PERCEPTION: Final = Path(__file__).parents[1]
 INCLUDE: Final = Path(__file__).parent
 """Where the sources find ``candidate.cuh``."""
 
 SOURCES: Final = (
-    INCLUDE / "preprocess" / "letterbox.cu",
-    INCLUDE / "detect" / "heads.cu",
+    _PERCEPTION / "preprocess" / "letterbox.cu",
+    _PERCEPTION / "detect" / "heads.cu",
     INCLUDE / "select.cu",
-    INCLUDE / "nms" / "nms.cu",
+    _PERCEPTION / "nms" / "nms.cu",
 )
 HEADERS: Final = (INCLUDE / "candidate.cuh",)
 

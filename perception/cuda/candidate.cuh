@@ -1,5 +1,5 @@
 // What the kernels of detect/ and nms/ hand to each other. A list of candidates is an array of these and a count, both
-// on the device; perception/kernels.py has the same record for the host.
+// on the device; kernels.py has the same record for the host.
 #pragma once
 
 struct Candidate {
