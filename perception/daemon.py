@@ -16,6 +16,11 @@ Exit codes: 0 stopped, or the replayed drive is at its end; 1 something broke; 2
 
 from __future__ import annotations
 
+from perception import interrupts
+
+if __name__ == "__main__":  # before the imports, which take a while
+    interrupts.end_at_once(exit_code=0)
+
 import argparse
 import faulthandler
 import fcntl

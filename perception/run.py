@@ -6,15 +6,18 @@ readable (results kept).
 
 from __future__ import annotations
 
+from perception import interrupts
+
+if __name__ == "__main__":  # before the imports, which take a while
+    interrupts.end_at_once()
+
 import argparse
-import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
 from rich.console import Console
@@ -46,7 +49,7 @@ from perception.output.trace import TraceWriter
 from perception.pipeline import Pipeline
 from perception.stages import Recorder
 
-EXIT_INTERRUPTED: Final = 1
+EXIT_INTERRUPTED: Final = interrupts.EXIT_INTERRUPTED
 EXIT_REFUSED: Final = 2
 EXIT_DAMAGED: Final = 3
 _REFRESH_S: Final = 0.2
@@ -145,6 +148,11 @@ def _overrides(arguments: argparse.Namespace) -> list[tuple[str, Any]]:
 
 def run(chosen: Config, config_file: Path) -> int:
     """Put the configured drive or cameras through the pipeline and write its results; returns the exit code."""
+    with ExitStack() as whole_run:
+        return _run(chosen, config_file, whole_run)
+
+
+def _run(chosen: Config, config_file: Path, whole_run: ExitStack) -> int:
     console = Console()
     directory = chosen.output.directory
     device = backends.choose_device(chosen.device, chosen.detector.runtime)
@@ -157,6 +165,7 @@ def run(chosen: Config, config_file: Path) -> int:
             parts = resources.enter_context(_on_drive(chosen, assumption))
         clock = parts.clock
         source, ledger = parts.source, parts.ledger
+        whole_run.enter_context(interrupts.asking(stop))  # from here on there is something to be kept
         tracks = TracksWriter(directory)
         resources.callback(tracks.close)
         profile = ProfileRecorder(list(parts.rig)) if chosen.output.profile else None
@@ -169,13 +178,13 @@ def run(chosen: Config, config_file: Path) -> int:
         for name in (*_RESULTS, *(f"{_IDEAL}/{name}" for name in _RESULTS)):
             (directory / name).unlink(missing_ok=True)  # of an earlier run: what stays must be of one run
         began = time.perf_counter()
-        interrupted = _run_ticks(pipeline, source, stop, console)
+        _run_ticks(pipeline, source, stop, console)
         wall_s = time.perf_counter() - began
 
     faults = parts.faults()
-    if chosen.output.video and not interrupted:
-        _draw_video(chosen, console)
-    assumed = None if assumption is None else _beside_the_ideal(chosen, assumption, console, interrupted=interrupted)
+    if chosen.output.video and not stop.is_set():
+        _draw_video(chosen, stop, console)
+    assumed = None if assumption is None else _beside_the_ideal(chosen, assumption, stop, console)
     files = [directory / name for name in _RESULTS]
     summary = write_summary(
         directory,
@@ -193,7 +202,7 @@ def run(chosen: Config, config_file: Path) -> int:
     print_report(
         console, ledger, stepped=clock.stepped, directory=directory, files=results, assumed=assumption is not None
     )
-    if chosen.decisions is not None and not interrupted:
+    if chosen.decisions is not None and not stop.is_set():
         console.print(
             Text.assemble(("Again", "bold"), f"    {again.same(chosen.decisions, directory)}"), soft_wrap=True
         )
@@ -203,7 +212,10 @@ def run(chosen: Config, config_file: Path) -> int:
         profile.write(chosen.output.profile, _machine(assumption))
     for fault in faults:
         print(f"fault: {fault}", file=sys.stderr)
-    return EXIT_INTERRUPTED if interrupted else EXIT_DAMAGED if faults else 0
+    if stop.is_set():
+        print(f"interrupted: the results are of {ledger.ticks} ticks", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return EXIT_DAMAGED if faults else 0
 
 
 def _on_drive(chosen: Config, assumption: Assumption | None) -> AbstractContextManager[Assembly[Any]]:
@@ -285,17 +297,19 @@ def _machine(assumption: Assumption | None) -> str:
     return f"{here['cpu']}, {here['cores_allowed']} cores"
 
 
-def _beside_the_ideal(chosen: Config, assumption: Assumption, console: Console, *, interrupted: bool) -> dict[str, Any]:
+def _beside_the_ideal(
+    chosen: Config, assumption: Assumption, stop: threading.Event, console: Console
+) -> dict[str, Any]:
     """What was assumed, and how right the tracks are beside those of the same drive, stepped: for the summary."""
     directory, profile = chosen.output.directory, assumption.profile
     about = {"profile": str(chosen.assume.profile), "seed": chosen.assume.seed}
     about |= {"about": profile.about, "machine": profile.machine}
-    if interrupted or chosen.replay is None or _run_ideal(chosen, directory / _IDEAL, console):
+    if stop.is_set() or chosen.replay is None or _run_ideal(chosen, directory / _IDEAL, stop, console):
         return about | {"tracks": {"why_not": "the run was interrupted"}}
     return about | {"tracks": compare(directory, directory / _IDEAL, chosen.replay, chosen.rig)}
 
 
-def _run_ideal(chosen: Config, directory: Path, console: Console) -> bool:
+def _run_ideal(chosen: Config, directory: Path, stop: threading.Event, console: Console) -> bool:
     """Replay the drive once more, stepped; True when a signal ended it."""
     ideal = chosen.model_copy(update={"pace": "stepped", "assume": AssumeConfig()})
     clock, drive = SteppedClock(), _open_drive(ideal)
@@ -304,7 +318,7 @@ def _run_ideal(chosen: Config, directory: Path, console: Console) -> bool:
         closing(TracksWriter(directory)) as tracks,
         closing(DetectionsWriter(directory)) as detections,
     ):
-        return _run_ticks(parts.pipeline([tracks], [detections]), parts.source, threading.Event(), console)
+        return _run_ticks(parts.pipeline([tracks], [detections]), parts.source, stop, console)
 
 
 def _source(
@@ -380,7 +394,7 @@ def _run_ticks(
     pipeline: Pipeline, source: Replay | AssumedSource | Live, stop: threading.Event, console: Console
 ) -> bool:
     """Run to the end of the drive; True when a signal ended it sooner, after the tick in progress."""
-    with _signals(stop), _progress(console) as progress, closing(pipeline.run(source)) as ticks:
+    with _progress(console) as progress, closing(pipeline.run(source)) as ticks:
         task = progress.add_task("replay", total=source.duration_s)
         first_ns: int | None = None
         refreshed = 0.0
@@ -396,22 +410,6 @@ def _run_ticks(
     return stop.is_set()
 
 
-@contextmanager
-def _signals(stop: threading.Event) -> Iterator[None]:
-    """SIGINT and SIGTERM ask for a stop once; a second one is not waited for."""
-
-    def on_signal(number: int, _: FrameType | None) -> None:
-        stop.set()
-        signal.signal(number, previous[number])
-
-    previous: dict[int, Any] = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
 def _progress(console: Console) -> Progress:
     columns = (
         TextColumn("{task.description}"),
@@ -422,16 +420,22 @@ def _progress(console: Console) -> Progress:
     return Progress(*columns, console=console, auto_refresh=False, transient=True)
 
 
-def _draw_video(chosen: Config, console: Console) -> None:
+class _StopDrawingError(Exception):
+    """Unwinds the drawing of a video that nobody waits for any more."""
+
+
+def _draw_video(chosen: Config, stop: threading.Event, console: Console) -> None:
     """Draw the run from what it wrote, replaying the drive once more, stepped: drawing costs the ticks nothing."""
     from perception.output.video import VIDEO, render  # noqa: PLC0415 (PyAV is not for every run)
 
     directory = chosen.output.directory
     source = Replay(_open_drive(chosen), SteppedClock(), chosen.sync, threads=1, loop=chosen.loop)
-    with closing(source), _progress(console) as progress:
+    with suppress(_StopDrawingError), closing(source), _progress(console) as progress:
         task = progress.add_task("drawing", total=None)
 
         def show(drawn: int) -> None:
+            if stop.is_set():
+                raise _StopDrawingError
             progress.update(task, description=f"drawing frame {drawn}", refresh=drawn % 5 == 0)
 
         render(
