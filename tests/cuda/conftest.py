@@ -10,7 +10,7 @@ from perception.cuda.kernels import SOURCES, kernel_names
 from tests.cuda.bindings_double import BindingsDouble
 from tests.cuda.double import Double
 from tests.cuda.pycuda_double import PycudaDouble
-from tests.kernels.grid import Grid, Launchers, compile_all
+from tests.kernels.grid import CpuGrid, Grid, Launchers, compile_all
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +20,7 @@ def launchers(tmp_path_factory: pytest.TempPathFactory) -> Launchers:
 
 @pytest.fixture(scope="session")
 def grid(launchers: Launchers) -> Grid:
-    return Grid(launchers, backwards=False)
+    return CpuGrid(launchers, backwards=False)
 
 
 @pytest.fixture

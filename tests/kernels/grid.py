@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import pytest
@@ -22,8 +22,15 @@ Launchers = dict[str, Callable[..., bytes | None]]
 """What starts a kernel, by its name; gives what is wrong, if anything."""
 
 
-class Grid:
-    """Launches kernels as cuLaunchKernel does; `backwards` runs the threads of a block the other way round."""
+class Grid(Protocol):
+    """What launches kernels as cuLaunchKernel does."""
+
+    def launch(self, name: str, grid: Dim, block: Dim, *args: Any) -> None:
+        """Run a kernel to its end: arrays are passed by their address, NumPy scalars by value."""
+
+
+class CpuGrid:
+    """Runs kernels on the CPU; `backwards` runs the threads of a block the other way round."""
 
     def __init__(self, launchers: Launchers, *, backwards: bool) -> None:
         self._launchers = launchers
@@ -56,7 +63,7 @@ class Buffer(np.ndarray[Any, Any]):
 
 
 def buffer(count: int, dtype: Any) -> Buffer:
-    """An array full of rubbish, between guards that `Grid.launch` finds damaged by a write out of bounds."""
+    """An array full of rubbish, between guards that a launch finds damaged by a write out of bounds."""
     size = count * np.dtype(dtype).itemsize
     memory = np.full(_GUARD + size + _GUARD, _RUBBISH, np.uint8)
     made: Buffer = memory[_GUARD : _GUARD + size].view(dtype).view(Buffer)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from perception.cuda import kernels
-from tests.kernels.grid import Grid, Launchers, buffer, compile_source
+from tests.kernels.grid import CpuGrid, Launchers, buffer, compile_source
 
 BROKEN = """
 extern "C" __global__ void reverse_without_barrier(const int* from, int* to) {
@@ -41,13 +41,13 @@ def broken(tmp_path_factory: pytest.TempPathFactory, launchers: object) -> Launc
 def test_grid_shows_a_missing_barrier(broken: Launchers, order: str) -> None:
     given, to = np.arange(64, dtype=np.int32), buffer(64, np.int32)
 
-    Grid(broken, backwards=order == "backwards").launch("reverse_without_barrier", (1, 1, 1), (64, 1, 1), given, to)
+    CpuGrid(broken, backwards=order == "backwards").launch("reverse_without_barrier", (1, 1, 1), (64, 1, 1), given, to)
 
     assert not np.array_equal(to, given[::-1])
 
 
 def test_grid_refuses_what_no_gpu_would_forgive(broken: Launchers) -> None:
-    grid, to = Grid(broken, backwards=False), buffer(64, np.int32)
+    grid, to = CpuGrid(broken, backwards=False), buffer(64, np.int32)
 
     with pytest.raises(AssertionError, match="not all threads"):
         grid.launch("half_at_the_barrier", (1, 1, 1), (64, 1, 1), to)
