@@ -7,6 +7,7 @@ from hypothesis import settings
 
 from perception.cuda import Gpu
 from perception.errors import PerceptionError
+from tests.kernels.grid import Launchers, compile_all
 
 # Tests assert behaviour, not time: a busy machine is no failure.
 settings.register_profile("untimed", deadline=None)
@@ -15,6 +16,12 @@ settings.load_profile("untimed")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "gpu: runs on an NVIDIA GPU, and skips where there is none; see tests/gpu")
+
+
+@pytest.fixture(scope="session")
+def launchers(tmp_path_factory: pytest.TempPathFactory) -> Launchers:
+    """The CUDA kernels, compiled for the CPU."""
+    return compile_all(tmp_path_factory.mktemp("kernels"))
 
 
 @pytest.fixture(scope="session")

@@ -10,12 +10,7 @@ from perception.cuda.kernels import SOURCES, kernel_names
 from tests.cuda.bindings_double import BindingsDouble
 from tests.cuda.double import Double
 from tests.cuda.pycuda_double import PycudaDouble
-from tests.kernels.grid import CpuGrid, Grid, Launchers, compile_all
-
-
-@pytest.fixture(scope="session")
-def launchers(tmp_path_factory: pytest.TempPathFactory) -> Launchers:
-    return compile_all(tmp_path_factory.mktemp("kernels"))
+from tests.kernels.grid import CpuGrid, Grid, Launchers
 
 
 @pytest.fixture(scope="session")

@@ -7,12 +7,7 @@ import pytest
 from perception.cuda import Gpu
 from perception.cuda.cubins import KernelLibrary
 from tests.kernels.gpu_grid import GpuGrid
-from tests.kernels.grid import CpuGrid, Grid, Launchers, compile_all
-
-
-@pytest.fixture(scope="session")
-def launchers(tmp_path_factory: pytest.TempPathFactory) -> Launchers:
-    return compile_all(tmp_path_factory.mktemp("kernels"))
+from tests.kernels.grid import CpuGrid, Grid
 
 
 @pytest.fixture(scope="session")

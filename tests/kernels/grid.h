@@ -6,10 +6,12 @@
 // What this cannot show: an addition that should be atomic and is not, memory ordering, and speed.
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cmath>
 #include <cstring>
+#include <deque>
 #include <utility>
 #include <vector>
 
@@ -48,48 +50,62 @@ static inline int atomicAdd(int* place, int value) {  // fibers give way at barr
 
 namespace grid {
 
-enum State { RUNNING, WAITING, ENDED };
+enum State { WAITING, ENDED };
 
 struct Fiber {
-    ucontext_t context;
+    ucontext_t start;
+    jmp_buf place;  // where it gave way: unlike swapcontext, a jump takes no call of the system
     std::vector<char> stack = std::vector<char>(64 << 10);
+    bool started = false;
     State state;
 };
 
-static ucontext_t scheduler;
-static std::vector<Fiber> fibers;
+static jmp_buf scheduler;
+static std::deque<Fiber> fibers;  // they never move
 static Fiber* current;
 static void (*call)(void*);
 static void* call_on;
 
-static void enter() {
-    call(call_on);
-    current->state = ENDED;
+static void give_way(State state) {
+    current->state = state;
+    if (_setjmp(current->place) == 0) _longjmp(scheduler, 1);
+}
+
+static void run_threads() {
+    for (;;) {
+        call(call_on);
+        give_way(ENDED);
+    }
+}
+
+static void resume(Fiber& fiber) {
+    current = &fiber;
+    if (_setjmp(scheduler) != 0) return;
+    if (fiber.started) _longjmp(fiber.place, 1);
+    fiber.started = true;
+    getcontext(&fiber.start);
+    fiber.start.uc_stack.ss_sp = fiber.stack.data();
+    fiber.start.uc_stack.ss_size = fiber.stack.size();
+    makecontext(&fiber.start, run_threads, 0);
+    setcontext(&fiber.start);
 }
 
 static bool run_block(bool backwards) {
     if (__start_grid_shared) std::memset(__start_grid_shared, 0xa5, __stop_grid_shared - __start_grid_shared);
     const unsigned threads = blockDim.x * blockDim.y * blockDim.z;
-    for (unsigned i = 0; i < threads; ++i) {
-        Fiber& fiber = fibers[i];
-        getcontext(&fiber.context);
-        fiber.context.uc_stack.ss_sp = fiber.stack.data();
-        fiber.context.uc_stack.ss_size = fiber.stack.size();
-        fiber.context.uc_link = &scheduler;
-        makecontext(&fiber.context, enter, 0);
-    }
     for (;;) {
         unsigned waiting = 0;
         for (unsigned turn = 0; turn < threads; ++turn) {
             const unsigned i = backwards ? threads - 1 - turn : turn;
             threadIdx = {i % blockDim.x, i / blockDim.x % blockDim.y, i / blockDim.x / blockDim.y};
-            current = &fibers[i];
-            current->state = RUNNING;
-            swapcontext(&scheduler, &current->context);
-            waiting += current->state == WAITING;
+            resume(fibers[i]);
+            waiting += fibers[i].state == WAITING;
         }
         if (waiting == 0) return true;
-        if (waiting < threads) return false;
+        if (waiting < threads) {
+            for (Fiber& fiber : fibers) fiber.started = false;
+            return false;
+        }
     }
 }
 
@@ -104,7 +120,7 @@ static const char* launch(
     call_on = &body;
     gridDim = grid;
     blockDim = block;
-    fibers.resize(block.x * block.y * block.z);
+    while (fibers.size() < block.x * block.y * block.z) fibers.emplace_back();
     for (unsigned z = 0; z < grid.z; ++z) {
         for (unsigned y = 0; y < grid.y; ++y) {
             for (unsigned x = 0; x < grid.x; ++x) {
@@ -126,8 +142,7 @@ static const char* launch(
 
 static inline void __syncthreads() {
     const dim3 index = threadIdx;
-    grid::current->state = grid::WAITING;
-    swapcontext(&grid::current->context, &grid::scheduler);
+    grid::give_way(grid::WAITING);
     threadIdx = index;
 }
 
