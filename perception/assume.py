@@ -14,7 +14,6 @@ A camera's wait for a worker is one of its costs, so a profile holds for about a
 from __future__ import annotations
 
 import hashlib
-import threading
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -122,15 +121,14 @@ def uniform(seed: int, what: str, stamp_ns: int) -> float:
 class VirtualClock:
     """Time that only passes where something is said to have taken it; it is the time line of the data itself.
 
-    The thread that made the clock moves it. To all others, such as those that read ahead, every moment is at hand: they
-    are told when it is due and go on.
+    To those who would wait, such as a source that reads ahead, every moment is at hand: they are told when it is due
+    and go on.
     """
 
     stepped = False
 
     def __init__(self) -> None:
         self._now_ns = 0
-        self._owner = threading.get_ident()
 
     def now_ns(self) -> int:
         """Virtual nanoseconds."""
@@ -145,9 +143,7 @@ class VirtualClock:
         return self._now_ns
 
     def wait_until(self, stamp_ns: int) -> int:
-        """When `stamp_ns` is due; for the thread that moves the clock, it is then."""
-        if threading.get_ident() == self._owner:
-            self.advance_to(stamp_ns)
+        """When `stamp_ns` is due; never sleeps."""
         return stamp_ns
 
     def stamp_ns(self) -> int:
@@ -171,9 +167,12 @@ class Assumption:
         self.clock = VirtualClock()
         self._costs = Costs(profile, seed)
 
-    def source(self, inner: Recorded, enforcement: Enforcement) -> AssumedSource:
-        """Ingest; `inner` must decode every frame, for `enforcement` decides in virtual time what is not waited for."""
-        return AssumedSource(inner, self._costs, self.clock, enforcement)
+    def source(self, inner: Recorded, enforcement: Enforcement, window_ns: int) -> AssumedSource:
+        """Ingest; `inner` must decode every frame, for `enforcement` decides in virtual time what is not waited for.
+
+        A set that lacks cameras is waited for no longer than `window_ns`.
+        """
+        return AssumedSource(inner, self._costs, self.clock, enforcement, window_ns)
 
     def channels(self, levels: Sequence[Mapping[str, Channel]]) -> list[dict[str, Channel]]:
         """The channels of each level of the ladder; levels that share a channel share the assumed one too.
@@ -197,35 +196,43 @@ class Assumption:
 class AssumedSource:
     """A source whose frames are decoded when the profile says so.
 
-    `inner` gives every frame decoded, at its arrival on the virtual clock. Those that enforcement does not want or no
-    longer waits for are handed on without their image, as a source in real time does.
+    `inner` gives every frame decoded, with its arrival on the virtual clock. Those that enforcement does not want or no
+    longer waits for are handed on without their image, and those that arrive later not at all, as a source in real time
+    does. A set that lacks cameras is waited for until its window is over.
     """
 
-    def __init__(self, inner: Recorded, costs: Costs, clock: VirtualClock, enforcement: Enforcement) -> None:
+    def __init__(
+        self, inner: Recorded, costs: Costs, clock: VirtualClock, enforcement: Enforcement, window_ns: int
+    ) -> None:
         self.rig = inner.rig
         self.duration_s = inner.duration_s
         self._inner = inner
         self._costs = costs
         self._clock = clock
         self._enforcement = enforcement
+        self._window_ns = window_ns
 
     def frame_sets(self) -> Iterator[FrameSet]:
         """Yield the frame sets, each when it is decoded in virtual time."""
         for frames in self._inner.frame_sets():
             wanted = self._enforcement.wanted(frames.tick)
             ingested = [replace(frame, ingest=self._ingest(frame)) for frame in frames.frames]
-            at_hand_ns = max((frame.ingest.end_ns for frame in ingested if frame.camera in wanted), default=0)
+            closed_ns = max(frame.arrival_ns for frame in ingested)
+            if frames.missing:
+                closed_ns = frames.arrival_ns + self._window_ns
+            at_hand_ns = max([closed_ns, *(frame.ingest.end_ns for frame in ingested if frame.camera in wanted)])
             until_ns = self._enforcement.ingest_until_ns(frames.arrival_ns)
             self._clock.advance_to(at_hand_ns if until_ns is None else min(at_hand_ns, until_ns))
             now_ns = self._clock.now_ns()
-            yield replace(
+            yield self._of_those_that_arrived(
                 frames,
-                frames=tuple(
+                [
                     frame
                     if frame.camera in wanted and frame.ingest.end_ns <= now_ns
                     else replace(frame, image=NO_IMAGE)
                     for frame in ingested
-                ),
+                    if frame.arrival_ns <= now_ns
+                ],
             )
 
     def faults(self) -> Sequence[str]:
@@ -235,6 +242,18 @@ class AssumedSource:
     def close(self) -> None:
         """Close the source within."""
         self._inner.close()
+
+    def _of_those_that_arrived(self, frames: FrameSet, arrived: Sequence[Frame]) -> FrameSet:
+        newest = max(arrived, key=lambda frame: frame.capture_ns)
+        present = {frame.camera for frame in arrived}
+        return replace(
+            frames,
+            stamp_ns=newest.capture_ns,
+            skew_ns=newest.capture_ns - min(frame.capture_ns for frame in arrived),
+            frames=tuple(arrived),
+            missing=tuple(camera for camera in self.rig if camera not in present),
+            map_from_base=newest.map_from_base,
+        )
 
     def _ingest(self, frame: Frame) -> Span:
         cost_ns = self._costs.camera_ns(frame.camera, "ingest", frame.capture_ns)

@@ -335,7 +335,9 @@ def _source(
             enforcement=enforcement if assumption is None else Undisturbed(drive.rig),
             grouping=followed and followed.grouping,
         )
-        return replay if assumption is None else assumption.source(replay, enforcement)
+        return (
+            replay if assumption is None else assumption.source(replay, enforcement, round(chosen.sync.window_ms * 1e6))
+        )
 
     return make
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -117,17 +116,13 @@ def test_between_quantiles_it_is_linear(quantiles: tuple[float, ...], probabilit
 # --- time
 
 
-def test_virtual_time_passes_only_for_whoever_made_it_and_never_goes_back() -> None:
+def test_virtual_time_passes_only_where_it_is_said_to_and_never_goes_back() -> None:
     clock = VirtualClock()
     assert clock.wait_until(100) == 100
-    assert clock.now_ns() == clock.stamp_ns() == 100
-    worker = threading.Thread(target=lambda: clock.wait_until(500))
-    worker.start()
-    worker.join()
-    assert clock.now_ns() == 100
-    assert clock.wait_until(50) == 50
+    assert clock.now_ns() == clock.stamp_ns() == 0
+    clock.advance_to(100)
     clock.advance_to(90)
-    assert clock.now_ns() == 100
+    assert clock.now_ns() == clock.stamp_ns() == 100
     assert clock.due_ns(10**18) <= clock.now_ns()
 
 
@@ -242,18 +237,19 @@ class Enforces(Undisturbed):
 
 
 class Gives:
-    """A source of one frame set."""
+    """A source of one frame set of cameras A, B and C, as far as they are given."""
 
     duration_s = 0.0
 
-    def __init__(self, clock: VirtualClock, *frames: Frame) -> None:
+    def __init__(self, *frames: Frame) -> None:
         self.rig = make_rig("A", "B", "C")
-        self._clock = clock
         self._frames = frames
 
     def frame_sets(self) -> Iterator[FrameSet]:
-        self._clock.wait_until(max(frame.arrival_ns for frame in self._frames))
-        yield FrameSet(0, 0, 0, self._frames, ())
+        captures_ns = [frame.capture_ns for frame in self._frames]
+        present = {frame.camera for frame in self._frames}
+        missing = tuple(camera for camera in self.rig if camera not in present)
+        yield FrameSet(0, max(captures_ns), max(captures_ns) - min(captures_ns), self._frames, missing)
 
     def faults(self) -> list[str]:
         return ["a fault"]
@@ -262,10 +258,14 @@ class Gives:
         pass
 
 
+def assumed(inner: Gives, costs: Costs, clock: VirtualClock, enforcement: Undisturbed) -> AssumedSource:
+    return AssumedSource(inner, costs, clock, enforcement, window_ns=50 * MS)
+
+
 def test_frames_are_at_hand_when_the_last_wanted_one_is_decoded() -> None:
     clock, costs = VirtualClock(), fixed(B={"ingest_ms": 6.0}, C={"ingest_ms": 50.0})
-    source = Gives(clock, *(make_frame(name, 1, 100 * MS) for name in "ABC"))
-    (frames,) = AssumedSource(source, costs, clock, Enforces(source.rig)).frame_sets()
+    source = Gives(*(make_frame(name, 1, 100 * MS) for name in "ABC"))
+    (frames,) = assumed(source, costs, clock, Enforces(source.rig)).frame_sets()
     assert clock.now_ns() == 106 * MS
     assert [frame.decoded for frame in frames.frames] == [True, True, False]
     assert [frame.ingest for frame in frames.frames[:2]] == [Span(100 * MS, 105 * MS), Span(100 * MS, 106 * MS)]
@@ -273,20 +273,39 @@ def test_frames_are_at_hand_when_the_last_wanted_one_is_decoded() -> None:
 
 def test_what_is_not_decoded_in_time_is_handed_on_without_its_image() -> None:
     clock, costs = VirtualClock(), fixed(B={"ingest_ms": 6.1})
-    source = Gives(clock, make_frame("A", 1, 100 * MS), make_frame("B", 1, 100 * MS))
-    assumed = AssumedSource(source, costs, clock, Enforces(source.rig))
-    (frames,) = assumed.frame_sets()
+    inner = Gives(*(make_frame(name, 1, 100 * MS) for name in "ABC"))
+    source = assumed(inner, costs, clock, Enforces(inner.rig))
+    (frames,) = source.frame_sets()
     assert clock.now_ns() == 106 * MS
-    assert [frame.decoded for frame in frames.frames] == [True, False]
-    assert assumed.faults() == ["a fault"]
+    assert [frame.decoded for frame in frames.frames] == [True, False, False]
+    assert source.faults() == ["a fault"]
 
 
 def test_without_enforcement_all_is_waited_for() -> None:
     clock, costs = VirtualClock(), fixed(B={"ingest_ms": 500.0})
-    source = Gives(clock, make_frame("A", 1, 100 * MS), make_frame("B", 1, 120 * MS))
-    (frames,) = AssumedSource(source, costs, clock, Undisturbed(source.rig)).frame_sets()
+    source = Gives(make_frame("A", 1, 100 * MS), make_frame("B", 1, 120 * MS), make_frame("C", 1, 120 * MS))
+    (frames,) = assumed(source, costs, clock, Undisturbed(source.rig)).frame_sets()
     assert clock.now_ns() == 620 * MS
     assert all(frame.decoded for frame in frames.frames)
+
+
+def test_who_comes_later_than_a_set_is_waited_for_is_missing_from_it() -> None:
+    clock = VirtualClock()
+    inner = Gives(make_frame("A", 3, 100 * MS), make_frame("B", 7, 107 * MS), make_frame("C", 5, 106 * MS))
+    (frames,) = assumed(inner, fixed(), clock, Enforces(inner.rig)).frame_sets()
+    assert clock.now_ns() == 106 * MS
+    assert [frame.camera for frame in frames.frames] == ["A", "C"]
+    assert (frames.stamp_ns, frames.skew_ns, frames.missing) == (5, 2, ("B",))
+
+
+@pytest.mark.parametrize(("decider", "at_hand_ms"), [(Enforces, 106), (Undisturbed, 150)])
+def test_a_camera_that_does_not_come_is_waited_for_until_its_window_is_over(
+    decider: type[Undisturbed], at_hand_ms: int
+) -> None:
+    clock, inner = VirtualClock(), Gives(make_frame("A", 1, 100 * MS), make_frame("C", 1, 100 * MS))
+    (frames,) = assumed(inner, fixed(), clock, decider(inner.rig)).frame_sets()
+    assert clock.now_ns() == at_hand_ms * MS
+    assert frames.missing == ("B",)
 
 
 def test_fusion_and_output_take_their_time() -> None:

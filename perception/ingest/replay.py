@@ -58,7 +58,8 @@ class Replay:
     tick. A set that lacks cameras is handed over when its window has passed.
 
     What frame sets hold depends on the drive and the config only, never on the number of threads or on timing: the
-    synchroniser is driven by the log times of the recording. A frame that does not decode is missing from its set.
+    synchroniser is driven by the log times of the recording. A frame that does not decode is missing from its set; so
+    is one that has not arrived when `enforcement` wants the set handed over, as it would be from a live camera.
 
     `needed` is the (width, height) that each camera's images are looked at in; larger ones may be decoded smaller, as
     `decode_image` says. Without it all images have their full size.
@@ -96,6 +97,7 @@ class Replay:
         self._workers = ThreadPoolExecutor(threads, "decode")
         self._started = threading.Event()
         self._closed = threading.Event()
+        self._handed_over = -1  # the tick of the last set that was
 
     @property
     def duration_s(self) -> float | None:
@@ -145,9 +147,10 @@ class Replay:
                 first_ns = last_ns if count == 0 else first_ns
                 count += 1
                 tick = tick + 1 if group.tick is None else group.tick
-                packets = group.frames.values()
-                frames = tuple(_Pending(packet, self._submit(tick, packet, videos)) for packet in packets)
-                yield _Set(tick, frames, group.closed_ns)
+                # In the order in which they arrive: a worker waits for the frame that it is to decode.
+                arriving = sorted(group.frames.values(), key=lambda packet: packet.log_ns)
+                pending = {packet.camera: _Pending(packet, self._submit(tick, packet, videos)) for packet in arriving}
+                yield _Set(tick, tuple(pending[camera] for camera in group.frames), group.closed_ns)
             length_ns = last_ns - first_ns
             shift_ns += length_ns + (length_ns // (count - 1) if count > 1 else _USUAL_PERIOD_NS)
 
@@ -183,12 +186,12 @@ class Replay:
         after: Future[_Ingested] | None = None,
         wanted_in: int | None = None,
     ) -> _Ingested:
-        """On a worker: wait for the frame to arrive, and decode it, if it is wanted in that tick."""
+        """On a worker: wait for the frame to arrive, and decode it, if it is (still) wanted in that tick."""
         arrival_ns = 0 if self._clock.stepped else self._wait_until(packet.log_ns)
         if after is not None:
             wait((after,))
         started_ns = self._clock.now_ns()
-        if wanted_in is not None and packet.camera not in self._enforcement.wanted(wanted_in):
+        if wanted_in is not None and not self._wants(wanted_in, packet.camera):
             return _Ingested(NO_IMAGE, "", arrival_ns, Span(started_ns, started_ns))
         image, problem = None, ""
         try:
@@ -196,6 +199,9 @@ class Replay:
         except UndecodableError as error:
             problem = str(error)
         return _Ingested(image, problem, arrival_ns, Span(started_ns, self._clock.now_ns()))
+
+    def _wants(self, tick: int, camera: str) -> bool:
+        return tick > self._handed_over and camera in self._enforcement.wanted(tick)
 
     def _wait_until(self, log_ns: int) -> int:
         """As the clock's, but only when the first frame set is ready to go, and no longer than until `close`."""
@@ -205,12 +211,16 @@ class Replay:
 
     def _hand_over(self, coming: _Set) -> FrameSet | None:
         """The frame set whose time has come; None where none of its frames decodes."""
-        self._clock.wait_until(coming.closed_ns)
-        done = self._decoded(coming)
-        handed_over_ns = self._clock.now_ns()
+        until_ns = self._until_ns(coming)
+        too_long_ns = 0 if until_ns is None else max(0, self._clock.due_ns(coming.closed_ns) - until_ns)
+        self._clock.wait_until(coming.closed_ns - too_long_ns)
+        done = [(pending.packet, self._ingested(pending, until_ns)) for pending in coming.frames]
+        handed_over_ns, self._handed_over = self._clock.now_ns(), coming.tick
         frames = []
         newest: Packet | None = None
         for packet, ingested in done:
+            if ingested is None:
+                continue
             if ingested.image is None:
                 self._note(packet, ingested.problem)
                 continue
@@ -229,15 +239,14 @@ class Replay:
             newest.point_cloud,
         )
 
-    def _decoded(self, coming: _Set) -> list[tuple[Packet, _Ingested]]:
-        """Every frame of a set, decoded or, when time is up, not."""
+    def _until_ns(self, coming: _Set) -> int | None:
+        """When a set is handed over at the latest, on the monotonic clock; None waits as long as it takes."""
         if self._clock.stepped:
-            return [(packet, ingested.result()) for packet, ingested in coming.frames]
-        arrival_ns = min(self._clock.due_ns(pending.packet.log_ns) for pending in coming.frames)
-        until_ns = self._enforcement.ingest_until_ns(arrival_ns)
-        return [(pending.packet, self._decoded_until(pending, until_ns)) for pending in coming.frames]
+            return None
+        return self._enforcement.ingest_until_ns(min(self._clock.due_ns(p.packet.log_ns) for p in coming.frames))
 
-    def _decoded_until(self, pending: _Pending, until_ns: int | None) -> _Ingested:
+    def _ingested(self, pending: _Pending, until_ns: int | None) -> _Ingested | None:
+        """A frame, without its image where it is not decoded by then; None where it has not even arrived."""
         packet, ingested = pending
         try:
             return ingested.result(None if until_ns is None else max(0.0, (until_ns - self._clock.now_ns()) * 1e-9))
@@ -245,7 +254,8 @@ class Replay:
             if packet.format not in VIDEO_CODECS:
                 ingested.cancel()
             arrival_ns = self._clock.due_ns(packet.log_ns)
-            return _Ingested(NO_IMAGE, "", arrival_ns, Span(arrival_ns, arrival_ns))
+            arrived = arrival_ns <= self._clock.now_ns()
+            return _Ingested(NO_IMAGE, "", arrival_ns, Span(arrival_ns, arrival_ns)) if arrived else None
 
     def _note(self, packet: Packet, problem: str) -> None:
         where = f"{packet.origin}: {packet.camera}: frame dropped, captured at {packet.capture_ns} ns"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +13,7 @@ import pytest
 
 from perception.clock import Clock, RealTimeReplayClock, SteppedClock
 from perception.config import SyncConfig
+from perception.governor import Undisturbed
 from perception.ingest.drive import Drive, Packet
 from perception.ingest.open_drive import open_drive
 from perception.ingest.replay import Replay
@@ -170,6 +171,44 @@ def test_a_set_that_lacks_a_camera_is_handed_over_when_its_window_has_passed() -
     assert first.missing == ("CAM_LEFT",)
     assert [frame.camera for frame in first.frames] == ["CAM_FRONT", "CAM_RIGHT"]
     assert START_NS + 50 * MS <= handed_over_ns < START_NS + 10_000 * MS
+
+
+class Hurries(Undisturbed):
+    """Wants a set handed over soon after its first frame."""
+
+    def ingest_until_ns(self, arrival_ns: int) -> int:
+        return arrival_ns + 300 * MS
+
+
+def hurried(shots: Sequence[Shot], window_ms: float, threads: int = 2) -> Iterator[tuple[FrameSet, int]]:
+    """Each frame set, and where the recording stood when it was handed over, in milliseconds."""
+    drive, clock = list_drive(shots), RealTimeReplayClock()
+    sync = SyncConfig(window_ms=window_ms)
+    with closing(Replay(drive, clock, sync, threads=threads, enforcement=Hurries(drive.rig))) as replay:
+        for frames in replay.frame_sets():
+            yield frames, (clock.stamp_ns() - START_NS) // MS
+
+
+def test_enforcement_does_not_wait_for_a_missing_camera_until_its_window_has_passed() -> None:
+    shots = [Shot("CAM_FRONT", 0, 0), Shot("CAM_RIGHT", 0, 0), *(Shot(camera, 20_000, 20_000) for camera in CAMERAS)]
+    first, at_ms = next(hurried(shots, window_ms=10_000))
+    assert first.missing == ("CAM_LEFT",)
+    assert all(frame.decoded for frame in first.frames)
+    assert 300 <= at_ms < 10_000
+
+
+def test_a_camera_that_comes_after_its_set_was_handed_over_is_missing_and_holds_nobody_up() -> None:
+    """The late one is the first in the rig, and there is one worker only."""
+    late, *others = CAMERAS
+    shots = [*(Shot(camera, 0, 0) for camera in others), Shot(late, 1_500, 1_500)]
+    shots += [Shot(camera, 2_000 + i, 2_000 + i) for i, camera in enumerate(CAMERAS)]
+    (first, at_ms), (second, _) = hurried(shots, window_ms=1_800, threads=1)
+    assert first.missing == (late,)
+    assert first.stamp_ns == START_NS
+    assert all(frame.decoded for frame in first.frames)
+    assert 300 <= at_ms < 1_500
+    assert second.missing == ()
+    assert all(frame.decoded for frame in second.frames)
 
 
 def test_a_frame_that_does_not_decode_is_missing_and_reported() -> None:
