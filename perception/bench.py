@@ -10,6 +10,8 @@ through
 - the *script*: what one writes on a first afternoon. One camera after the other, `cv2.imdecode`, resize, ONNX Runtime
   as it comes, `cv2.dnn.NMSBoxes`; no tracks.
 
+With ``--device cuda`` it is the GPU path that is measured, see `perception.bench_cuda`.
+
 With ``--enforce`` none of this is measured: the budgets of the config are held against what its ticks cost on this
 machine, see `perception.contract`. Exit codes: 0 done, and with ``--enforce`` the budgets were kept, 1 they were not,
 2 refused (one line says why).
@@ -24,7 +26,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from itertools import islice
@@ -39,7 +41,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from perception import backends, config, contract
+from perception import backends, bench_cuda, config, contract
 from perception.assembly import assemble
 from perception.clock import SteppedClock
 from perception.config import Config
@@ -282,22 +284,32 @@ def print_result(console: Console, result: dict[str, Any]) -> None:
     )
 
 
+def _of(arguments: argparse.Namespace) -> tuple[Callable[..., dict[str, Any]], Callable[..., None]]:
+    """What measures, and what shows it."""
+    if arguments.enforce:
+        return contract.hold, contract.print_verdict
+    if arguments.device == "cuda":
+        return bench_cuda.bench, bench_cuda.print_result
+    return bench, print_result
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, and write JSON where asked for; returns the exit code."""
     parser = argparse.ArgumentParser("perception.bench", description="The pipeline against floor and script.")
     parser.add_argument("--config", default="cpu.yaml", metavar="NAME")
     parser.add_argument("--replay", metavar="DRIVE")
     parser.add_argument("--model", metavar="ONNX")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="cuda: the GPU path, beside its own floors")
     parser.add_argument("--enforce", action="store_true", help="hold the budgets: fail where they are not kept")
     parser.add_argument("--ticks", type=int, default=1000, metavar="N")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was measured there too")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     arguments = parser.parse_args(argv)
-    flags = [("replay", arguments.replay), ("detector.model", arguments.model)]
+    flags = [("replay", arguments.replay), ("detector.model", arguments.model), ("device", arguments.device)]
     try:
         overrides = [(key, value) for key, value in flags if value] + list(map(config.parse_override, arguments.set))
         console = Console()
-        measure, show = (contract.hold, contract.print_verdict) if arguments.enforce else (bench, print_result)
+        measure, show = _of(arguments)
         result = measure(config.load(arguments.config, overrides), max(arguments.ticks, 1), console)
         show(console, result)
         if arguments.json:

@@ -124,7 +124,7 @@ def build(
             channels[camera.name] = channel = parts.channel(camera)
             resources.callback(channel.close)
             needed[camera.name] = parts.needed(camera)
-        graphs, why = _graphs(config, device.gpu, engine, preprocess)
+        graphs, why = launches_graphs(config, device.gpu, engine, preprocess)
         for camera in rig.values():
             _warm_up(channels[camera.name], camera, needed[camera.name], faults, graphs=graphs)
         described = read_manifest(engine.model.path)
@@ -224,7 +224,7 @@ def _check_priorities(config: Config, rig: Rig) -> None:
             raise ConfigError(f"gpu.priorities: no camera {name!r} in this rig; known: {', '.join(rig)}")
 
 
-def _graphs(config: Config, gpu: Gpu, engine: GpuEngine, preprocess: PreprocessName) -> tuple[bool, str]:
+def launches_graphs(config: Config, gpu: Gpu, engine: GpuEngine, preprocess: PreprocessName) -> tuple[bool, str]:
     """Whether work is captured into graphs, and why not."""
     reasons = {
         "as configured": not config.gpu.graphs,

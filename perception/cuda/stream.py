@@ -39,6 +39,10 @@ class Stream(Resource):
         """Put a copy of device memory to a contiguous array on the stream: asynchronous to pinned memory only."""
         self.driver.call(self.driver.pycuda.memcpy_dtoh_async, host, pointer, self._stream)
 
+    def copy(self, source: int, target: int, nbytes: int) -> None:
+        """Put a copy within the GPU's memory on the stream."""
+        self.driver.call(self.driver.pycuda.memcpy_dtod_async, target, source, nbytes, self._stream)
+
     def launch(self, function: Any, grid: Sequence[int], block: Sequence[int], args: Sequence[Any]) -> None:
         """Put a prepared kernel on the stream; see `Launch`."""
         self.driver.call(function.prepared_async_call, grid, block, self._stream, *args)

@@ -24,7 +24,7 @@ from tests.kernels.grid import Grid
 
 
 class Machine(NamedTuple):
-    """What a config needs changed to run on it, and what has to be done before; `played` is the double, if it is one."""
+    """What a config needs changed to run on it, and what has to be done before; `played` is its double, if any."""
 
     changes: dict[str, Any]
     prepare: Callable[[Config], None]

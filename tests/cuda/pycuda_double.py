@@ -75,6 +75,15 @@ class PycudaDouble:
 
         double.put(stream.handle, "to the host", copy)
 
+    def memcpy_dtod_async(self, target: int, source: int, nbytes: int, stream: _Stream) -> None:
+        double = self._double
+        double.record("cuMemcpyDtoDAsync", str(nbytes))
+
+        def copy() -> None:
+            double.at(target, nbytes)[:] = double.at(source, nbytes)
+
+        double.put(stream.handle, "within the GPU", copy)
+
     def module_from_buffer(self, cubin: bytes) -> _Module:
         self._double.record("cuModuleLoadDataEx", str(len(cubin)))
         return _Module(self._double)
