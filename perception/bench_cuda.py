@@ -206,7 +206,7 @@ def _table(kind: str, cost: Mapping[str, Any], result: Mapping[str, Any]) -> Tab
     bare = result["bare_engine"]
     alone = {"preprocess": result["preprocess_floor"]["ms"], "detect": bare["alone"]["p50"]}
     rows = [
-        ("tick, until all results are on the host", cost["tick"], bare["together"]["p50"]),
+        ("tick, to all results on the host", cost["tick"], bare["together"]["p50"]),
         *((f"  {stage}, all cameras at once", cost["together"][stage], None) for stage in STAGES),
         *((f"  {stage}, one camera alone", cost["alone"][stage], alone.get(stage)) for stage in STAGES),
         ("  host, to submit", cost["host_submit"], None),
