@@ -145,7 +145,7 @@ def build(config: Config, rig: Rig, clock: Clock, detectors: Sequence[DetectorCo
             make_set = _sets_on_gpu(config, rig, clock, faults, resources)
         else:
             # One worker to spare: a camera that stalls in the middle of a tick does not take a share of the others'.
-            workers = Workers(min(threads, len(rig)) + 1, "channel")
+            workers = Workers(min(threads, len(rig)) + 1, "channel", spare=len(rig))
             resources.callback(workers.close)
             make_set = partial(_channel_set, rig=rig, clock=clock, threads=threads, workers=workers, faults=faults)
         sets: list[_ChannelSet] = []

@@ -105,10 +105,11 @@ class WorkerChannel:
             return None
         self._stage = "detect"
         self._request.submit()
-        candidates = self._head(self._request.collect())
-        detected = self._now_ns()
+        outputs = self._request.collect()
         if self._task.given_up():
-            return None
+            return None  # before it takes the interpreter from fusion, which goes on without it
+        candidates = self._head(outputs)
+        detected = self._now_ns()
         self._stage = "nms"
         found = self._to_image(self._nms(candidates))
         done = self._now_ns()

@@ -26,12 +26,14 @@ class Workers:
     """Runs tasks first come, first served, `count` at a time.
 
     A running task that is given up on makes room for another at once, on a thread of its own: one that stalls or hangs
-    does not take its share of the machine away from the others. There are never more threads than `count` and the tasks
-    given up on at one time; they are kept for the next time. A thread that dies is replaced.
+    does not take its share of the machine away from the others. `spare` threads beyond `count` are kept ready for that:
+    whoever gives up is short of time, and starting one may take ten milliseconds where the machine is busy. When more
+    are needed at one time they are started then, and kept. A thread that dies is replaced.
     """
 
-    def __init__(self, count: int, name: str = "worker") -> None:
+    def __init__(self, count: int, name: str = "worker", spare: int = 0) -> None:
         self._count = count
+        self._spare = spare
         self._name = name
         self._waiting: deque[Task[Any, Any]] = deque()
         self._running = self._given_up = 0
@@ -76,7 +78,7 @@ class Workers:
             return True
 
     def _keep_up(self) -> None:
-        while len(self._threads) < self._count + self._given_up:
+        while len(self._threads) < self._count + max(self._spare, self._given_up):
             # Daemons: one that hangs must not keep the process from ending.
             thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
             self._threads.add(thread)
@@ -87,6 +89,9 @@ class Workers:
             while (task := self._next()) is not None:
                 try:
                     task.run()
+                except BaseException as error:  # noqa: PERF203 (it ends the thread, and its task says so)
+                    task.error = error
+                    raise
                 finally:
                     self._finish(task)
         finally:

@@ -110,6 +110,26 @@ def test_threads_do_not_pile_up(workers: Workers) -> None:
     assert len(threads()) == 3
 
 
+def test_giving_up_starts_no_thread_as_long_as_there_are_spare_ones() -> None:
+    workers = Workers(1, "test", spare=2)
+    try:
+        before = threads()
+        assert len(before) == 3
+        stalled = [stalling(workers) for _ in range(2)]
+        for task, begun, _ in stalled:
+            task.start(0)
+            assert begun.wait(LONG_S)
+            assert not task.wait(0)
+        quick = Task(workers, lambda number: number + 1)
+        quick.start(1)
+        assert quick.wait(LONG_S)
+        assert threads() == before
+        for _, _, go_on in stalled:
+            go_on.set()
+    finally:
+        workers.close()
+
+
 def test_one_that_no_worker_had_time_for_is_not_begun_any_more(workers: Workers) -> None:
     stalled = [stalling(workers) for _ in range(3)]
     for task, _, _ in stalled:
