@@ -24,6 +24,7 @@ if __name__ == "__main__":  # before the imports, which take a while
 import argparse
 import faulthandler
 import fcntl
+import logging
 import os
 import select
 import signal
@@ -31,6 +32,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
@@ -211,6 +213,22 @@ class Signals:
         return sorted(set(self._receiver.recv(4096))) if came else []
 
 
+class _LogHandler(logging.Handler):
+    """Tells what the standard library's logging is given: handing a line over does not block who gives it."""
+
+    def __init__(self, tell: Callable[[Priority, str], None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Tell one line."""
+        level = record.levelno
+        self._tell(
+            "error" if level >= logging.ERROR else "warning" if level >= logging.WARNING else "info",
+            record.getMessage(),
+        )
+
+
 class Daemon:
     """Watches over the thread that ticks, listens to signals, talks to systemd and to the log."""
 
@@ -244,6 +262,7 @@ class Daemon:
 
     def run(self) -> int:
         """Until a signal ends it, or the drive does, or what cannot be mended; returns the exit code."""
+        self._listen()
         self._claim()
         endpoints = self._serve()
         self._ticker.start()
@@ -257,6 +276,19 @@ class Daemon:
     def _tell(self, priority: Priority, text: str) -> None:
         """Have a line logged, from any thread: writing may block, so the thread that ticks does not."""
         self._lines.append((priority, text))
+
+    def _listen(self) -> None:
+        """Have in the log, a line each, what the pipeline says of its ladder, and which thread died of what."""
+        logger = logging.getLogger("perception")
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        logger.addHandler(_LogHandler(self._tell))
+        threading.excepthook = self._tell_of_death
+
+    def _tell_of_death(self, died: threading.ExceptHookArgs) -> None:
+        name = "?" if died.thread is None else died.thread.name
+        *_, (file, line, *_) = traceback.extract_tb(died.exc_traceback)
+        self._tell("error", f"thread {name} died: {died.exc_type.__name__}: {died.exc_value} ({file}:{line})")
 
     def _flush(self) -> None:
         while self._lines:

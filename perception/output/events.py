@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -10,23 +11,24 @@ from perception.systemd import Tell
 
 _QUIET_NS: Final = 10_000_000_000
 _QUIET_S: Final = 1.0
+_BACK_NS: Final = 1_000_000_000
+_AGAIN_NS: Final = 60_000_000_000
 _MOST_FAULTS: Final = 100
 
 
 class Events:
-    """Tells when a camera is lost or found, the ladder steps, a fault is new; of late ticks every ten seconds at most.
+    """Tells when a camera is lost or found, and a fault is new; of late ticks every ten seconds at most.
 
-    While no frames come at all, `quiet` is to be called.
-
-    `faults` gives all that was wrong so far, as a source does; the first hundred are told.
+    While no frames come at all, `quiet` is to be called. A camera is back when it was in all ticks for a second: one
+    that comes and goes does not fill the log. `faults` gives all that was wrong so far, as a source does; the first
+    hundred kinds are told, and again with their number every minute at most, when there were more of them.
     """
 
     def __init__(self, tell: Tell, faults: Callable[[], Sequence[str]]) -> None:
         self._tell = tell
         self._faults = faults
-        self._told_faults: set[str] = set()
-        self._missing: tuple[str, ...] = ()
-        self._level = 0
+        self._told_faults: dict[str, tuple[str, int]] = {}
+        self._missing_ns: dict[str, int] = {}
         self._quiet = False
         self._late = self._worst_ns = 0
         self._summed_up_ns: int | None = None
@@ -36,8 +38,7 @@ class Events:
         if self._quiet:
             self._quiet = False
             self._tell("info", "frames come again")
-        self._cameras(tick.frames.missing)
-        self._ladder(tick.tracks.decision.level)
+        self._cameras(tick.frames.missing, tick.times.published_ns)
         self._lateness(tick)
         self._new_faults()
 
@@ -52,21 +53,14 @@ class Events:
         """Tell what has not been told yet."""
         self._sum_up()
 
-    def _cameras(self, missing: tuple[str, ...]) -> None:
-        if missing == self._missing:
-            return
+    def _cameras(self, missing: tuple[str, ...], now_ns: int) -> None:
         for camera in missing:
-            if camera not in self._missing:
+            if camera not in self._missing_ns:
                 self._tell("warning", f"{camera} is missing")
-        for camera in self._missing:
-            if camera not in missing:
-                self._tell("info", f"{camera} is back")
-        self._missing = missing
-
-    def _ladder(self, level: int) -> None:
-        if level != self._level:
-            self._tell("warning" if level > self._level else "info", f"ladder level {level}, from {self._level}")
-            self._level = level
+            self._missing_ns[camera] = now_ns
+        for camera in [camera for camera, at_ns in self._missing_ns.items() if now_ns - at_ns > _BACK_NS]:
+            self._tell("info", f"{camera} is back")
+            del self._missing_ns[camera]
 
     def _lateness(self, tick: Tick) -> None:
         times = tick.times
@@ -84,8 +78,10 @@ class Events:
             self._late = self._worst_ns = 0
 
     def _new_faults(self) -> None:
+        now_ns = time.monotonic_ns()
         for fault in self._faults():
             first = fault.partition(" (and ")[0]  # what comes behind counts those like it
-            if first not in self._told_faults and len(self._told_faults) < _MOST_FAULTS:
-                self._told_faults.add(first)
-                self._tell("warning", first)
+            line, told_ns = self._told_faults.get(first, ("", -_AGAIN_NS))
+            if line != fault and now_ns - told_ns >= _AGAIN_NS and (line or len(self._told_faults) < _MOST_FAULTS):
+                self._told_faults[first] = (fault, now_ns)
+                self._tell("warning", fault)
