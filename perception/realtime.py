@@ -10,7 +10,8 @@ import ctypes
 import os
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -67,6 +68,17 @@ def run_first(priority: int) -> str | None:
             f"LimitRTPRIO={priority} in the unit, or ulimit -r {priority}, gives it"
         )
     return None
+
+
+@contextmanager
+def running_first(priority: int | None) -> Iterator[str | None]:
+    """Meanwhile as `run_first`, which says what could not be had; not at all without a priority."""
+    problem = None if priority is None else run_first(priority)
+    try:
+        yield problem
+    finally:
+        if priority is not None and problem is None:
+            run_as_others()
 
 
 def run_as_others() -> None:

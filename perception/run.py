@@ -15,8 +15,8 @@ import argparse
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from perception import again, backends, config
+from perception import again, backends, config, realtime
 from perception.again import Again
 from perception.assembly import Assembly, assemble
 from perception.assume import AssumedSource, Assumption, load_profile
@@ -168,12 +168,12 @@ def _run(chosen: Config, config_file: Path, whole_run: ExitStack) -> int:
         whole_run.enter_context(interrupts.asking(stop))  # from here on there is something to be kept
         tracks = TracksWriter(directory)
         resources.callback(tracks.close)
-        profile = ProfileRecorder(list(parts.rig)) if chosen.output.profile else None
+        profile = ProfileRecorder(chosen.output.profile, list(parts.rig)) if chosen.output.profile else None
         recorders = [*_recorders(chosen, parts), *([profile] if profile else [])]
         for recorder in recorders:
             resources.callback(recorder.close)
         pipeline = parts.pipeline([tracks], recorders)
-        choices = _choices(chosen, config_file, device, parts)
+        choices = _choices(chosen, config_file, device, parts) | resources.enter_context(_running_first(parts))
         _print_choices(console, choices)
         for name in (*_RESULTS, *(f"{_IDEAL}/{name}" for name in _RESULTS)):
             (directory / name).unlink(missing_ok=True)  # of an earlier run: what stays must be of one run
@@ -208,14 +208,28 @@ def _run(chosen: Config, config_file: Path, whole_run: ExitStack) -> int:
         )
     if assumed is not None:
         print_comparison(console, assumed["tracks"])
-    if profile is not None and chosen.output.profile is not None:
-        profile.write(chosen.output.profile, _machine(assumption))
+    if profile is not None:
+        profile.write(_machine(assumption))
     for fault in faults:
         print(f"fault: {fault}", file=sys.stderr)
     if stop.is_set():
         print(f"interrupted: the results are of {ledger.ticks} ticks", file=sys.stderr)
         return EXIT_INTERRUPTED
     return EXIT_DAMAGED if faults else 0
+
+
+@contextmanager
+def _running_first(parts: Assembly[Any]) -> Iterator[dict[str, str]]:
+    """Real-time priority for the thread that ticks, as in the daemon, where ticks can be late; says if it was had."""
+    if not isinstance(parts.clock, (RealTimeReplayClock, LiveClock)):
+        yield {}
+        return
+    priority = parts.config.daemon.fifo_priority
+    with realtime.running_first(priority) as problem:
+        had = (
+            "as other processes" if priority is None else f"real-time for the thread that ticks, SCHED_FIFO {priority}"
+        )
+        yield {"priority": problem or had}
 
 
 def _on_drive(chosen: Config, assumption: Assumption | None) -> AbstractContextManager[Assembly[Any]]:
@@ -335,9 +349,9 @@ def _source(
             enforcement=enforcement if assumption is None else Undisturbed(drive.rig),
             grouping=followed and followed.grouping,
         )
-        return (
-            replay if assumption is None else assumption.source(replay, enforcement, round(chosen.sync.window_ms * 1e6))
-        )
+        if assumption is None:
+            return replay
+        return assumption.source(replay, enforcement, window_ns=round(chosen.sync.window_ms * 1e6))
 
     return make
 

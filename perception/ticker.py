@@ -182,16 +182,11 @@ class Ticker:
     @contextmanager
     def _priority(self) -> Iterator[None]:
         """Real-time priority for the ticks, and for nothing else that this thread does."""
-        priority = self.config.daemon.fifo_priority
-        problem = None if priority is None else realtime.run_first(priority)
-        if problem and not self._priority_told:
-            self._warn(problem)
-            self._priority_told = True
-        try:
+        with realtime.running_first(self.config.daemon.fifo_priority) as problem:
+            if problem and not self._priority_told:
+                self._warn(problem)
+                self._priority_told = True
             yield
-        finally:
-            if priority is not None and not problem:
-                realtime.run_as_others()
 
     def _warn(self, text: str) -> None:
         self._tell("warning", text)

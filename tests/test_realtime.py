@@ -49,6 +49,20 @@ def test_real_time_priority_is_for_one_thread_only() -> None:
     assert only_this_thread == "True"
 
 
+def test_priority_is_given_back() -> None:
+    told, during, after = run("""
+    import os
+    from perception.realtime import running_first
+    with running_first(7) as problem:
+        print(problem)
+        print(os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_FIFO)
+    print(os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_OTHER)
+    """)
+    if told != "None":
+        pytest.skip(f"not to be had here: {told}")
+    assert (during, after) == ("True", "True")
+
+
 @root_only
 def test_without_the_limit_it_is_said_what_would_give_priority() -> None:
     told = run_confined(FIFO, "RLIMIT_RTPRIO", 0)[0]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from perception.errors import OutputError
+
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class AtomicFile:
@@ -52,6 +56,12 @@ class AtomicFile:
         with suppress(OSError):
             self._file.close()
 
+    def discard(self) -> None:
+        """Close, and leave nothing."""
+        self.abandon()
+        with suppress(OSError):
+            self.partial.unlink()
+
     def close(self) -> None:
         """Close and rename; closing twice does nothing more."""
         if self.closed:
@@ -72,5 +82,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 def unwritable(path: Path, error: OSError) -> OutputError:
     """One line for a place that cannot be written to."""
-    reason = error.strerror or str(error)
-    return OutputError(f"{path}: cannot be written: {reason}; make room there, or name another directory with --out")
+    exists = isinstance(error, FileExistsError)  # so says mkdir where a file is in the way
+    reason = f"{path.parent} is not a directory" if exists else error.strerror or str(error)
+    remedy = "make room there, or name another place" if error.errno in _FULL else "name another place"
+    return OutputError(f"{path}: cannot be written: {reason}; {remedy}, as with --out")

@@ -12,20 +12,21 @@ from perception.assume import CHANNEL, PROBABILITIES, CameraCosts, Profile, Quan
 from perception.budget import Histogram
 from perception.errors import ResultsError
 from perception.messages import Tick
-from perception.output.files import write_whole
+from perception.output.files import AtomicFile
 
 _STAGES: Final = ("ingest", *CHANNEL)
 _DECIMALS: Final = 4
 
 
 class ProfileRecorder:
-    """Measures what every tick cost; in constant memory, within 0.5 %.
+    """Measures what every tick cost; in constant memory, within 0.5 %. Raises `OutputError` where `path` cannot be.
 
     Ticks that were dropped and cameras that were skipped cost nothing and are not counted; what a camera that was cut
     off would have cost is not known, so a profile is best measured with `enforcement.enabled: false`.
     """
 
-    def __init__(self, cameras: Sequence[str]) -> None:
+    def __init__(self, path: Path, cameras: Sequence[str]) -> None:
+        self._file = AtomicFile(path)
         self._ticks = self._cut_off = 0
         self._tick = {stage: Histogram() for stage in ("fusion", "output")}
         self._all = {stage: Histogram() for stage in _STAGES}
@@ -52,11 +53,13 @@ class ProfileRecorder:
     def close(self) -> None:
         """Nothing: it is for `write` to decide what becomes of it."""
 
-    def write(self, path: Path, machine: str) -> None:
+    def write(self, machine: str) -> None:
         """Write the profile as YAML; raises `ResultsError` when nothing was measured, and `OutputError`."""
         if not all(histogram.count for histogram in (*self._all.values(), *self._tick.values())):
+            self._file.discard()
             raise ResultsError(
-                f"{path}: not written: no tick went through all stages in this run, so there is nothing to tell"
+                f"{self._file.path}: not written: no tick went through all stages in this run, so there is nothing to "
+                "tell"
             )
         about = f"measured over {self._ticks} ticks of a run"
         if self._cut_off:
@@ -71,7 +74,8 @@ class ProfileRecorder:
             output_ms=_quantiles(self._tick["output"]),
         )
         text = yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120)
-        write_whole(path, f"# {profile.about}, on {profile.machine}\n{text}".encode())
+        self._file.write(f"# {profile.about}, on {profile.machine}\n{text}".encode())
+        self._file.close()
 
     def _add(self, camera: str, stage: str, duration_ns: int) -> None:
         self._cameras[camera][stage].add(duration_ns)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from perception.assume import load_profile
-from perception.errors import ResultsError
+from perception.errors import OutputError, ResultsError
 from perception.messages import Decision, StageSpan, Tick
 from perception.output.profile import ProfileRecorder
 from tests.output.samples import MS, make_rig, make_tick
@@ -19,7 +19,7 @@ def with_spans(tick: Tick, *spans: StageSpan) -> Tick:
 
 
 def test_each_stage_and_camera_has_its_own_quantiles(tmp_path: Path) -> None:
-    recorder = ProfileRecorder(CAMERAS)
+    recorder = ProfileRecorder(tmp_path / "p.yaml", CAMERAS)
     for number in range(100):
         tick = make_tick(number)
         arrival = tick.times.arrival_ns
@@ -41,9 +41,8 @@ def test_each_stage_and_camera_has_its_own_quantiles(tmp_path: Path) -> None:
                 StageSpan("output", "", arrival + 11 * MS, arrival + 12 * MS),
             )
         )
-    path = tmp_path / "p.yaml"
-    recorder.write(path, "a machine, \n8 cores")
-    profile = load_profile(path)
+    recorder.write("a machine, \n8 cores")
+    profile = load_profile(tmp_path / "p.yaml")
     front, left = profile.cameras["CAM_FRONT"], profile.cameras["CAM_LEFT"]
     assert front.ingest_ms == pytest.approx([3] * 6, rel=0.01)  # from arrival, not from when a worker took it up
     assert left.ingest_ms == pytest.approx([4] * 6, rel=0.01)
@@ -58,24 +57,30 @@ def test_each_stage_and_camera_has_its_own_quantiles(tmp_path: Path) -> None:
 
 
 def test_what_is_not_in_it_is_said(tmp_path: Path) -> None:
-    recorder = ProfileRecorder(CAMERAS)
+    recorder = ProfileRecorder(tmp_path / "p.yaml", CAMERAS)
     recorder.record(make_tick(0))
     cut = make_tick(1)
     spans = tuple(s for s in cut.times.spans if s.camera != "CAM_LEFT" or s.stage == "ingest")
     cut = replace(with_spans(cut, *spans), tracks=replace(cut.tracks, decision=Decision(late=("CAM_LEFT",))))
     recorder.record(cut)
-    recorder.write(tmp_path / "p.yaml", "m")
+    recorder.write("m")
     assert "1 channels were cut off" in load_profile(tmp_path / "p.yaml").about
 
 
 def test_a_camera_that_never_looked_falls_under_the_default(tmp_path: Path) -> None:
-    recorder = ProfileRecorder((*CAMERAS, "CAM_BACK"))
+    recorder = ProfileRecorder(tmp_path / "p.yaml", (*CAMERAS, "CAM_BACK"))
     recorder.record(make_tick(0))
-    recorder.write(tmp_path / "p.yaml", "m")
+    recorder.write("m")
     assert set(load_profile(tmp_path / "p.yaml").cameras) == set(CAMERAS)
 
 
 def test_a_run_that_did_nothing_has_no_profile(tmp_path: Path) -> None:
     with pytest.raises(ResultsError, match="nothing to tell"):
-        ProfileRecorder(CAMERAS).write(tmp_path / "p.yaml", "m")
+        ProfileRecorder(tmp_path / "p.yaml", CAMERAS).write("m")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"file/p.yaml: cannot be written"):
+        ProfileRecorder(tmp_path / "file" / "p.yaml", CAMERAS)
