@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import pytest
 
@@ -21,6 +21,13 @@ from tests.cuda.pycuda_double import PycudaDouble
 from tests.detect.tensorrt_double import tensorrt_double
 from tests.detect.test_tensorrt import install
 from tests.kernels.grid import Grid
+
+ON_GPU: Final = [
+    pytest.param((runtime, preprocess), marks=pytest.mark.gpu, id=f"{runtime} and {preprocess} on the GPU")
+    for runtime in ("tensorrt", "onnxruntime")
+    for preprocess in ("kernel", "dali")
+]
+"""What `here` takes: all ways in which a machine with a GPU can be used."""
 
 
 class Machine(NamedTuple):

@@ -28,15 +28,10 @@ from tests.models import write_colour_detector
 CITY = "base.yaml"
 """The sample drive, with the stock INT8 detector."""
 
-ON_GPU = [
-    pytest.param((runtime, preprocess), marks=pytest.mark.gpu, id=f"{runtime} and {preprocess} on the GPU")
-    for runtime in ("tensorrt", "onnxruntime")
-    for preprocess in ("kernel", "dali")
-]
 PLAYED = [pytest.param(True, id="played, graphs"), pytest.param(False, id="played, enqueued")]
 
 
-@pytest.fixture(params=[*PLAYED, *ON_GPU])
+@pytest.fixture(params=[*PLAYED, *machines.ON_GPU])
 def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     if isinstance(request.param, tuple):
         request.getfixturevalue("real_gpu")
