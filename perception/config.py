@@ -108,7 +108,8 @@ class EnforcementConfig(Section):
 
     enabled: bool = True
     reserve_ms: Positive | None = Field(
-        None, description="kept for fusion and output; null: their budgets, or what they lately took where that is more"
+        None,
+        description="kept for fusion and output; null: a quarter more than their budgets, or than they lately took",
     )
     ladder: tuple[RungConfig, ...] = Field((), max_length=16, description="what is given up, step by step")
     window: Annotated[int, Field(ge=1, le=1000)] = Field(20, description="ticks in which overruns are counted")

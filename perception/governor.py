@@ -15,6 +15,7 @@ from perception.messages import Decision, FrameSet, Rig, TickTimes
 
 _REMEMBERED: Final = 100  # ticks whose costs are kept
 _TOLERATED: Final = 1  # of them may cost more than the reserve: one hiccup is not the rule
+_HEADROOM: Final = 1.25  # times what fusion and output took: a thread may have to wait for the interpreter as well
 _LARGEST_RESERVE: Final = 0.5  # of the deadline: beyond that nothing would be seen any more
 _FORGET: Final = 0.9  # of the least cost, per dropped tick: what is never tried is never measured
 _LONGEST_WAIT: Final = 16  # times `up_after_ns`, when steps up fail
@@ -147,7 +148,7 @@ def everything(cameras: Iterable[str]) -> Rung:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """When the governor does what; `reserve_ns` None is measured, and never less than the budgets."""
+    """When the governor does what; `reserve_ns` None is measured, and never less than the budgets ask for."""
 
     reserve_ns: int | None
     window: int
@@ -160,12 +161,12 @@ class Governor:
 
     *Admission.* A frame set is dropped when not even the quickest channel of late could finish before only the reserve
     for fusion and output is left. *Cut-off.* So much is kept: their budgets, or what they took lately, whichever is
-    more. *Degradation.* An overrun is a tick that was dropped, published late, or had cameras cut off for lack of time
-    as a whole: a camera that was cut off while one that went after it was in time has been slow by itself, which is no
-    reason to look at less of the others. The camera cut off last goes first in the next ticks, so that nobody starves
-    and who is at fault shows. `down_after` overruns within `window` ticks are a step down, `up_after_ns` without any a
-    step up; where that soon leads to a step down again, the next try waits twice as long, unless ticks have become much
-    cheaper since.
+    more, and a quarter on top. *Degradation.* An overrun is a tick that was dropped, published late, or had cameras cut
+    off for lack of time as a whole: a camera that was cut off while one that went after it was in time has been slow by
+    itself, which is no reason to look at less of the others. The camera cut off last goes first in the next ticks, so
+    that nobody starves and who is at fault shows. `down_after` overruns within `window` ticks are a step down,
+    `up_after_ns` without any a step up; where that soon leads to a step down again, the next try waits twice as long,
+    unless ticks have become much cheaper since.
     """
 
     def __init__(self, rungs: Sequence[Rung], budget: Budget, settings: Settings) -> None:
@@ -176,7 +177,7 @@ class Governor:
         self._end_to_end_ns = budget.end_to_end_ns
         self._channel_ns = sum(budget.stage_ns[stage] for stage in ("preprocess", "detect", "nms"))
         self._ingest_ns = budget.stage_ns["ingest"]
-        self._least_reserve_ns = budget.stage_ns["fusion"] + budget.stage_ns["output"]
+        self._least_reserve_ns = round(_HEADROOM * (budget.stage_ns["fusion"] + budget.stage_ns["output"]))
         self._turns = [_turns(rung.every) for rung in rungs]
         self._settled: dict[int, tuple[int, frozenset[str]]] = {}
 
@@ -260,7 +261,7 @@ class Governor:
         if self._channels_ns:
             self._quickest_ns = min(self._channels_ns)
         if self._settings.reserve_ns is None and self._finishes_ns:
-            costly = sorted(self._finishes_ns)[-1 - _TOLERATED :][0]
+            costly = round(_HEADROOM * sorted(self._finishes_ns)[-1 - _TOLERATED :][0])
             largest = round(_LARGEST_RESERVE * self._end_to_end_ns)
             self._reserve_ns = min(max(costly, self._least_reserve_ns), max(largest, self._least_reserve_ns))
 
