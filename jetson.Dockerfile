@@ -84,10 +84,11 @@ COPY --from=build /opt/perception /opt/perception
 ENV PATH=/opt/perception/.venv/bin:$PATH PYTHONPATH=/opt/perception PYTHONUNBUFFERED=1 \
     CONFIG=/etc/perception/vehicle.yaml
 USER 10001
-# Relative paths of the config are in the volume: plans, recordings.
+# Relative output paths are in the volume; launch/entrypoint.sh has plans kept there too.
 WORKDIR /var/lib/perception
 VOLUME /var/lib/perception
-# health.port of the config; an engine takes minutes to build.
-HEALTHCHECK --start-period=20m --interval=5s --timeout=3s \
+# health.port of the config; an engine takes minutes to build. Not more often: each look starts an interpreter beside
+# the ticks.
+HEALTHCHECK --start-period=20m --interval=30s --timeout=5s \
     CMD ["python3", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9610/healthz', timeout=2)"]
 ENTRYPOINT ["/opt/perception/launch/entrypoint.sh"]

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from perception import config
 from perception.config import HealthConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = ROOT / "jetson.Dockerfile"
 ENTRYPOINT = ROOT / "launch" / "entrypoint.sh"
+PLACES = ["--set", "engine.directory=/var/lib/perception/plans", "--set", "gpu.kernels=/opt/perception/kernels"]
 
 
 def test_the_linter_has_nothing_to_say() -> None:
@@ -58,4 +60,18 @@ def test_the_daemon_starts_once_there_is_an_engine(tmp_path: Path, expected: lis
     commands = [line.split() for line in log.read_text().splitlines()]
     assert [command[1] for command in commands] == expected
     assert all(command[2:4] == ["--config", "/etc/perception/vehicle.yaml"] for command in commands)
-    assert build_fails or commands[-1][4:] == ["--set", "health.port=1"]
+    assert all(command[4:8] == PLACES for command in commands)
+    assert build_fails or commands[-1][8:] == ["--set", "health.port=1"]
+
+
+def test_an_engine_goes_to_the_volume_whatever_a_config_extends(tmp_path: Path) -> None:
+    dockerfile = DOCKERFILE.read_text(encoding="utf-8")
+    (volume,) = re.findall(r"^VOLUME (\S+)$", dockerfile, re.MULTILINE)
+    (kernels,) = re.findall(r"perception\.cuda\.cubins .* --out (\S+)", dockerfile)
+    vehicle = tmp_path / "vehicle.yaml"
+    vehicle.write_text("extends: orin.yaml\nreplay: null\n")
+
+    chosen = config.load(str(vehicle), [config.parse_override(place) for place in PLACES[1::2]])
+
+    assert chosen.engine.directory.is_relative_to(volume)
+    assert chosen.gpu.kernels == Path("/opt/perception") / kernels  # WORKDIR of the stage that compiles them
