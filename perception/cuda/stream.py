@@ -24,7 +24,11 @@ class Stream(Resource):
         self._stream: Any = driver.call(driver.pycuda.Stream, _NON_BLOCKING)
         self._capturing = False
         if priority is not None:
-            _set_priority(driver, self.handle, priority)
+            try:
+                _set_priority(driver, self.handle, priority)
+            except BaseException:
+                self.close()
+                raise
 
     @property
     def handle(self) -> int:

@@ -1,0 +1,107 @@
+"""What `device: cuda` makes of a config, on a machine that this process plays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perception import backends, cuda_backend
+from perception.clock import SteppedClock
+from perception.errors import BackendError, ConfigError
+from tests.cuda import machines
+from tests.cuda.machines import Machine
+from tests.drives import make_camera
+from tests.kernels.grid import Grid
+from tests.models import write_colour_detector
+
+RIG = {name: make_camera(name, (96, 64)) for name in ("FRONT", "REAR")}
+
+
+@pytest.fixture
+def played(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    machine = machines.play(grid, monkeypatch, graphs=True)
+    yield machine
+    assert machine.played is not None
+    assert machine.played.broken == machine.played.live == []
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_colour_detector(tmp_path_factory.mktemp("model") / "colours.onnx", (96, 64))
+
+
+def build(machine: Machine, model: Path, directory: Path, **changes: Any) -> backends.Backend:
+    chosen = machines.on_gpu(machine, "base.yaml", directory, **{"detector.model": str(model), **changes})
+    return backends.build(chosen, RIG, SteppedClock())
+
+
+def test_every_cameras_work_is_one_graph(played: Machine, model: Path, tmp_path: Path) -> None:
+    assert played.played is not None
+    with closing(build(played, model, tmp_path)) as backend:
+        assert "each camera's work is launched as one CUDA graph" in backend.notes
+        assert sum(name.startswith("executable graph") for name in played.played.live) == len(RIG)
+
+
+def test_graphs_can_be_turned_off(played: Machine, model: Path, tmp_path: Path) -> None:
+    assert played.played is not None
+    with closing(build(played, model, tmp_path, **{"gpu.graphs": False})) as backend:
+        assert "work is enqueued, not launched as a graph: as configured" in backend.notes
+        assert played.played.names("cuStreamBeginCapture") == []
+
+
+def test_the_stream_of_a_camera_has_its_priority(played: Machine, model: Path, tmp_path: Path) -> None:
+    assert played.played is not None
+    with closing(build(played, model, tmp_path, **{"gpu.priorities": {"FRONT": -4}})):
+        assert sorted(queue.priority for queue in played.played.queues.values())[:2] == [-4, 0]
+        assert sum(queue.priority == -4 for queue in played.played.queues.values()) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"gpu.priorities": {"FRNT": -1}}, "gpu.priorities: no camera 'FRNT' in this rig; known: FRONT, REAR"),
+        ({"gpu.priorities": {"FRONT": 3}}, "gpu.priorities: 3; this GPU knows -5 "),
+    ],
+)
+def test_priorities_that_cannot_be_are_refused(
+    played: Machine, model: Path, tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises((ConfigError, BackendError), match=reason):
+        build(played, model, tmp_path, **changes)
+
+
+def test_levels_with_the_same_detector_share_their_channels(played: Machine, model: Path, tmp_path: Path) -> None:
+    chosen = machines.on_gpu(played, "base.yaml", tmp_path, **{"detector.model": str(model)})
+    with closing(backends.build(chosen, RIG, SteppedClock(), [chosen.detector, chosen.detector])) as backend:
+        assert backend.channels[0] is backend.channels[1]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "installed", "cuda", "expected"),
+    [
+        ("auto", {"pycuda", "tensorrt"}, False, "tensorrt"),
+        ("auto", {"pycuda", "tensorrt_rtx"}, False, "tensorrt"),
+        ("auto", {"pycuda"}, True, "onnxruntime"),
+        ("onnxruntime", {"pycuda", "tensorrt"}, True, "onnxruntime"),
+        ("tensorrt", {"pycuda", "tensorrt"}, True, "tensorrt"),
+        ("auto", set(), True, "PyCUDA is not installed"),
+        ("openvino", {"pycuda"}, True, "openvino runs on the CPU"),
+        ("tensorrt", {"pycuda"}, True, "TensorRT is not installed"),
+        ("auto", {"pycuda"}, False, "TensorRT is not installed, and ONNX Runtime is here without CUDA"),
+        ("onnxruntime", {"pycuda", "tensorrt"}, False, "^ONNX Runtime is here without CUDA"),
+    ],
+)
+def test_the_runtime_is_what_is_installed(
+    monkeypatch: pytest.MonkeyPatch, wanted: str, installed: set[str], expected: str, *, cuda: bool
+) -> None:
+    monkeypatch.setattr(cuda_backend, "find_spec", lambda name: name if name in installed else None)
+    monkeypatch.setattr(cuda_backend, "_onnxruntime_has_cuda", lambda: cuda)
+    if expected in {"tensorrt", "onnxruntime"}:
+        assert cuda_backend.choose_runtime(wanted).runtime == expected
+    else:
+        with pytest.raises(BackendError, match=expected):
+            cuda_backend.choose_runtime(wanted)
