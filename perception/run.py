@@ -12,6 +12,8 @@ if __name__ == "__main__":  # before the imports, which take a while
     interrupts.end_at_once()
 
 import argparse
+import logging
+import os
 import sys
 import threading
 import time
@@ -149,7 +151,29 @@ def _overrides(arguments: argparse.Namespace) -> list[tuple[str, Any]]:
 def run(chosen: Config, config_file: Path) -> int:
     """Put the configured drive or cameras through the pipeline and write its results; returns the exit code."""
     with ExitStack() as whole_run:
+        whole_run.enter_context(_log_to_stderr())
         return _run(chosen, config_file, whole_run)
+
+
+@contextmanager
+def _log_to_stderr() -> Iterator[None]:
+    """What the pipeline logs, such as steps down and up the ladder, is for whoever watches the run."""
+    logger, handler = logging.getLogger("perception"), _Stderr()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+class _Stderr(logging.Handler):
+    """To where stderr is now: a progress bar puts itself in between."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(record.getMessage(), file=sys.stderr)
 
 
 def _run(chosen: Config, config_file: Path, whole_run: ExitStack) -> int:
@@ -374,17 +398,17 @@ def _choices(chosen: Config, config_file: Path, device: backends.Device, parts: 
     """What was settled, by name, as it is printed and as it goes into the summary."""
     cameras = ", ".join(f"{camera.name} {camera.width}x{camera.height}" for camera in parts.rig.values())
     pace = "every frame, stepped" if chosen.pace == "stepped" else "at its own pace"
-    choices: dict[str, Any] = {"config": str(config_file)}
+    choices: dict[str, Any] = {"config": _near(config_file)}
     if parts.assumption is not None:
         profile, pace = parts.assumption.profile, "in virtual time"
-        choices["assumed"] = [str(chosen.assume.profile), profile.about, f"machine: {profile.machine}"]
+        choices["assumed"] = [_near(chosen.assume.profile), profile.about, f"machine: {profile.machine}"]
     if not parts.clock.stepped:
-        choices["ladder"] = ", ".join(f"{level}: {rung.name}" for level, rung in enumerate(parts.enforcement.rungs))
+        choices["ladder"] = [f"{level}: {rung.name}" for level, rung in enumerate(parts.enforcement.rungs)]
     if chosen.decisions is not None:
-        choices["decisions"] = [str(chosen.decisions), *again.changes(chosen.decisions, chosen)]
+        choices["decisions"] = [_near(chosen.decisions), *again.changes(chosen.decisions, chosen)]
     return choices | {
         "device": f"{device.name}: {device.reason}; {parts.backend.threads} threads",
-        "detector": [str(chosen.detector.model), *parts.backend.notes],
+        "detector": [_near(chosen.detector.model), *parts.backend.notes],
         **_drive_or_live(chosen, pace),
         "cameras": cameras,
         "deadline": f"{chosen.budget.end_to_end_ms:g} ms from the first frame's arrival to publication",
@@ -396,7 +420,15 @@ def _drive_or_live(chosen: Config, pace: str) -> dict[str, str]:
         return {"live": ", ".join(f"{name} by {camera.source}" for name, camera in chosen.cameras.items())}
     times = f", {chosen.loop} times" if chosen.loop > 1 else ""
     instead = ", in place of the live cameras" if chosen.cameras else ""
-    return {"drive": f"{chosen.replay}, {pace}{times}{instead}"}
+    return {"drive": f"{_near(chosen.replay)}, {pace}{times}{instead}"}
+
+
+def _near(path: Path | None) -> str:
+    """A path as one would type it from here."""
+    if path is None:
+        return "none"
+    absolute, here = os.path.abspath(path), f"{os.getcwd()}{os.sep}"  # noqa: PTH100, PTH109 (links stay links)
+    return absolute.removeprefix(here)
 
 
 def _print_choices(console: Console, choices: Mapping[str, Any]) -> None:
@@ -433,7 +465,7 @@ def _progress(console: Console) -> Progress:
         TextColumn("{task.completed:.1f} s"),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=console, auto_refresh=False, transient=True)
+    return Progress(*columns, console=console, auto_refresh=False, transient=True, disable=not console.is_terminal)
 
 
 class _StopDrawingError(Exception):

@@ -27,12 +27,10 @@ def print_report(
     console.print()
     console.print(Text.assemble(("Latency per tick, ms", "bold"), (f"   {how}", "dim")))
     console.print(stages_table(ledger))
-    console.print(Text.assemble(("Each camera's own time, ms", "bold"), ("   p50 / p99", "dim")))
+    console.print(Text("Each camera's own time, ms", "bold"))
     console.print(_cameras(ledger))
-    console.print(_ticks(ledger, stepped=stepped))
-    for line in _left_out(ledger):
-        console.print(line)
-    console.print(_results(directory, files))
+    for line in (_ticks(ledger, stepped=stepped), *_left_out(ledger), _results(directory, files)):
+        console.print(line, soft_wrap=True)
 
 
 def stages_table(ledger: Ledger) -> Table:
@@ -67,9 +65,9 @@ def _cells(row: LedgerRow) -> list[Text]:
 
 
 def _cameras(ledger: Ledger) -> Table:
-    table = _table("camera")
+    table = _table("\ncamera")
     for _, heading in _CAMERA_STAGES:
-        table.add_column(heading, justify="right", min_width=13)
+        table.add_column(f"{heading}\n  p50   p99", justify="right", no_wrap=True)
     for camera, stages in ledger.cameras().items():
         table.add_row(camera, *(_pair(stages[stage]) for stage, _ in _CAMERA_STAGES))
     return table
@@ -82,22 +80,34 @@ def _table(first_column: str) -> Table:
 
 
 def _pair(measured: Percentiles) -> str:
-    return f"{_ms(measured.p50)} / {_ms(measured.p99):>6}"
+    return f"{_ms(measured.p50):>5} {_ms(measured.p99):>5}"
 
 
 def _ms(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.2f}"
+    """Five characters, up to a minute and a half."""
+    if math.isnan(value):
+        return "-"
+    decimals = 2 if value < 99.995 else 1 if value < 999.95 else 0
+    return f"{value:.{decimals}f}"
 
 
 def _ticks(ledger: Ledger, *, stepped: bool) -> Text:
     line = Text.assemble(("Ticks", "bold"), f"    {ledger.ticks} published")
     if not stepped:
         line.append(f", {ledger.ticks - ledger.late} on time, ")
-        line.append(f"{ledger.late} late", "bold red" if ledger.late else "")
+        line.append(f"{ledger.late} late{_by(ledger)}", "bold red" if ledger.late else "")
     line.append(", ")
     return line.append(
         f"{ledger.with_missing_camera} with a camera missing", "yellow" if ledger.with_missing_camera else ""
     )
+
+
+def _by(ledger: Ledger) -> str:
+    """By how much the latest tick missed the deadline, where one did."""
+    row = ledger.end_to_end()
+    if not ledger.late or row.budget_ms is None:
+        return ""
+    return f" by up to {_ms(row.measured.max - row.budget_ms)} ms"
 
 
 def _left_out(ledger: Ledger) -> list[Text]:
