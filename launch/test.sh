@@ -6,7 +6,7 @@ bootstrap requirements-dev.lock
 export PATH=$PWD/.venv/bin:$PATH
 if [ "${1:-}" = --gpu ]; then
     shift
-    exec python -m pytest -m gpu -rs "$@"
+    exec python -m pytest -m gpu -rs tests/gpu tests/kernels tests/cuda "$@"
 fi
 ruff check .
 ruff format --check .

@@ -16,16 +16,19 @@ trap 'rm -rf "$work"' EXIT
 "${PYTHON:-python3}" -m venv "$work/venv"
 pip() { "$work/venv/bin/python" -m pip --disable-pip-version-check --quiet "$@"; }
 
-# The lock in blocks of a requirement and its hashes; `only` takes those of some packages, or with -v all others.
+# The lock in blocks: a requirement and its hashes each. `locked` downloads some of them.
 awk '/^[a-z]/ { n++ } { print > (d "/" sprintf("%03d", n) ".txt") }' d="$work" requirements-dev.lock
-only() { grep -lE "$@" "$work"/[0-9]*.txt | xargs cat; }
-locked() { pip download --no-deps --require-hashes --only-binary :all: --requirement "$1" --dest "$2"; }
-of_dali='^(nvidia-dali|nvidia-libnv|nvidia-nv|nvtx|astunparse|six|wheel|gast|dm-tree|makefun)'
+locked() { # DIRECTORY, then what grep is to do with the blocks
+    local to=$1
+    shift
+    grep -E "$@" "$work"/[0-9]*.txt | xargs cat > "$work/part.lock"
+    pip download --no-deps --require-hashes --only-binary :all: --requirement "$work/part.lock" --dest "$to"
+}
+of_dali='^nvidia-(dali|libnv|nv)'
 of_rtx='^tensorrt-'
 
 base() {
-    grep -LE "$of_dali|$of_rtx" "$work"/[0-9]*.txt | xargs cat > "$work/base.lock"
-    locked "$work/base.lock" "$out/base"
+    locked "$out/base" -L "$of_dali|$of_rtx"
     # PyCUDA has no wheels. It takes CUDA's headers, of 13.0 so that any driver of CUDA 13 will do, and a libcuda to link
     # with: an empty one, since the driver's own is there when it runs.
     pip install --no-index --no-deps "$out"/base/numpy-*.whl
@@ -44,17 +47,15 @@ base() {
 }
 
 onnxruntime() { # in the version of the lock
-    version=$(only '^onnxruntime==' | grep -E '^onnxruntime==' > "$work/ort.txt"
-        pip download --no-deps --only-binary :all: --requirement "$work/ort.txt" --dest "$work/ort"
-        basename "$work"/ort/onnxruntime-*.whl | cut -d- -f2)
+    locked "$work/cpu" -l '^onnxruntime=='
+    version=$(basename "$work"/cpu/onnxruntime-*.whl | cut -d- -f2)
     pip download --only-binary :all: "onnxruntime-gpu[cuda,cudnn]==$version" --dest "$work/all"
-    mkdir -p "$out/onnxruntime"
     mv "$work"/all/{onnxruntime_gpu,nvidia_}*.whl "$out/onnxruntime"
 }
 
-dali() { only "$of_dali" > "$work/dali.lock"; locked "$work/dali.lock" "$out/dali"; }
+dali() { locked "$out/dali" -l "$of_dali"; }
 
-rtx() { only "$of_rtx" > "$work/rtx.lock"; locked "$work/rtx.lock" "$out/rtx"; }
+rtx() { locked "$out/rtx" -l "$of_rtx"; }
 
 for part in $parts; do
     mkdir -p "$out/$part"
