@@ -274,11 +274,11 @@ class Governor:
         count = sum(self._overruns)
         if count >= self._settings.down_after and self._level + 1 < len(self.rungs):
             reason = f"{count} of the last {len(self._overruns)} ticks overran"
-            self._account_for_try(now_ns)
+            self._account_for_try(tick, now_ns)
             return self._to(self._level + 1, tick, now_ns, reason)
         quiet_ns = now_ns - self._quiet_since_ns
         if self._level and quiet_ns >= self._wait_ns():
-            self._try = _Try(self._level, now_ns, self._used)
+            self._try = _Try(self._level, tick, now_ns, self._used)
             return self._to(self._level - 1, tick, now_ns, f"no overrun for {quiet_ns * 1e-9:.1f} s")
         return None
 
@@ -291,12 +291,15 @@ class Governor:
         self._steps.append(step)
         return step
 
-    def _account_for_try(self, now_ns: int) -> None:
+    def _account_for_try(self, tick: int, now_ns: int) -> None:
         """On the way down: note whether this undoes a step up that came shortly before."""
         level, tried = self._level + 1, self._try
         self._try = None
         failed = self._failed.pop(level, _Failed(0, 0.0))
-        if tried is not None and tried.level == level and now_ns - tried.at_ns < self._doubled(failed.times):
+        if tried is None or tried.level != level:
+            return
+        gathering = tick - tried.tick < 2 * self._settings.window  # so long it may take until overruns tell
+        if gathering or now_ns - tried.at_ns < self._doubled(failed.times):
             self._failed[level] = _Failed(failed.times + 1, tried.used)
 
     def _wait_ns(self) -> int:
@@ -315,6 +318,7 @@ class _Try(NamedTuple):
     """A step up: from where, when, and how much of the deadline ticks used there."""
 
     level: int
+    tick: int
     at_ns: int
     used: float
 
