@@ -23,6 +23,7 @@ MUTED: Final[Colour] = (133, 143, 155)
 TEXT: Final[Colour] = (226, 231, 237)
 WARNING: Final[Colour] = (255, 107, 87)
 
+_UNSEEN: Final = 0.55  # of its brightness
 _SUBPIXEL_BITS: Final = 4
 _PREDICTED_OPACITY: Final = 0.45
 _BRACKET: Final = 0.22  # of a detection's shorter side: how far its corners are drawn
@@ -105,17 +106,24 @@ class CameraView:
         self._scale = np.array([width / camera.width, height / camera.height])
         self._planes = geometry.viewing_planes(camera)
 
-    def draw(self, image: Image | None, detections: Detections | None, tracks: Sequence[Track]) -> Image:
-        """The image with detections as corner brackets and tracks as cuboids; a note where there is no image."""
+    def draw(
+        self, image: Image | None, detections: Detections | None, tracks: Sequence[Track], note: str = ""
+    ) -> Image:
+        """The image with detections as corner brackets and tracks as cuboids; a note where there is no image.
+
+        With a `note`, why nobody looked at it, it is darker.
+        """
         if image is None:
             return self._missing()
         canvas: Image = np.asarray(cv2.resize(image, self._size, interpolation=cv2.INTER_AREA), np.uint8)
+        if note:
+            canvas = np.asarray(cv2.convertScaleAbs(canvas, alpha=_UNSEEN), np.uint8)
         if detections is not None:
             self._draw_detections(canvas, detections)
         distances = {track.id: float(np.hypot(*track.position[:2])) for track in tracks}
         for track in sorted(tracks, key=lambda track: -distances[track.id]):
             self._draw_track(canvas, track)
-        self._name(canvas, TEXT)
+        self._name(canvas, WARNING if note else TEXT, note)
         return canvas
 
     def _missing(self) -> Image:
@@ -125,8 +133,8 @@ class CameraView:
         self._name(canvas, MUTED)
         return canvas
 
-    def _name(self, canvas: Image, colour: Colour) -> None:
-        label(canvas, self._camera.name, (0, 26), colour, size=12)
+    def _name(self, canvas: Image, colour: Colour, note: str = "") -> None:
+        label(canvas, f"{self._camera.name}  {note}".rstrip(), (0, 26), colour, size=12)
 
     def _draw_detections(self, canvas: Image, detections: Detections) -> None:
         boxes = detections.boxes.reshape(-1, 2, 2) * self._scale

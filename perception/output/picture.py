@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -99,8 +99,10 @@ class Picture:
         images = {frame.camera: frame.image for frame in frames.frames}
         nothing = TrackSet(frames.tick, frames.stamp_ns, frames.skew_ns, frames.missing, (), frames.map_from_base)
         tracks = published or nothing
+        left_out = _left_out(tracks, self._views)
         for name, view in self._views.items():
-            _place(canvas, self._panels[name], view.draw(images.get(name), detections.get(name), tracks.tracks))
+            drawn = view.draw(images.get(name), detections.get(name), tracks.tracks, left_out.get(name, ""))
+            _place(canvas, self._panels[name], drawn)
         _place(canvas, self._birdseye_at, self._birdseye.draw(tracks, frames.point_cloud))
         self._draw_header(canvas, frames, published)
         if self._list.height >= 3 * _ROW:
@@ -123,9 +125,8 @@ class Picture:
         facts.append("nothing published" if published is None else f"{len(published.tracks)} tracks")
         for fact in facts:
             x += drawing.text(canvas, fact, (x, 33), size=15, colour=drawing.MUTED) + 24
-        if frames.missing:
-            missing = f"missing: {', '.join(frames.missing)}"
-            drawing.text(canvas, missing, (x, 33), size=15, colour=drawing.WARNING, weight=500)
+        for warning in _warnings(published or frames):
+            x += drawing.text(canvas, warning, (x, 33), size=15, colour=drawing.WARNING, weight=500) + 24
 
     def _draw_list(self, canvas: Image, tracks: Sequence[Track]) -> None:
         place = self._list
@@ -143,6 +144,25 @@ class Picture:
     @staticmethod
     def _cell(canvas: Image, heading: str, value: str, at: tuple[float, float], colour: Colour) -> None:
         drawing.text(canvas, value, at, size=14, colour=colour, align="right" if heading in _RIGHT_ALIGNED else "left")
+
+
+def _left_out(tracks: TrackSet, cameras: Iterable[str]) -> dict[str, str]:
+    """What enforcement did to a camera's frame, where it was not looked at."""
+    decision = tracks.decision
+    if decision.dropped:
+        return dict.fromkeys(cameras, "dropped")
+    missing = dict.fromkeys(tracks.missing, "missing")  # for that tick: it came later
+    return missing | dict.fromkeys(decision.skipped, "left out") | dict.fromkeys(decision.late, "cut off")
+
+
+def _warnings(of: TrackSet | FrameSet) -> list[str]:
+    warnings = [f"missing: {', '.join(of.missing)}"] if of.missing else []
+    if isinstance(of, TrackSet):
+        decision = of.decision
+        warnings += [f"level {decision.level}"] if decision.level else []
+        warnings += ["dropped"] if decision.dropped else []
+        warnings += [] if decision.deadline_met else ["late"]
+    return warnings
 
 
 def _values(track: Track) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perception.errors import OutputError
-from perception.messages import Detections, FrameSet, Image, PointCloud, Rig, Tick, TrackSet
+from perception.messages import Decision, Detections, FrameSet, Image, PointCloud, Rig, Tick, TrackSet
 from perception.output.birdseye import BirdsEye
 from perception.output.drawing import BACKGROUND, CameraView, blank, label, lines, surface, text, text_width
 from perception.output.palette import CLASS_COLOURS
@@ -87,6 +88,28 @@ def test_tracks_and_detections_are_joined_by_tick(monkeypatch: pytest.MonkeyPatc
     source = Drive(rig, [tick.frames for tick in ticks[1:]])
     render(source, [t.tracks for t in written], by_tick(written), tmp_path / "v.mp4", title="", progress=lambda _: None)
     assert seen == [(1, None, []), (2, 2, ["CAM_FRONT", "CAM_LEFT"]), (3, None, [])]
+
+
+@pytest.mark.parametrize(
+    ("decision", "dark"),
+    [
+        (Decision(), ()),
+        (Decision(level=2, skipped=("CAM_LEFT",)), ("CAM_LEFT",)),
+        (Decision(late=("CAM_FRONT",)), ("CAM_FRONT",)),
+        (Decision(dropped=True, deadline_met=False), ("CAM_FRONT", "CAM_LEFT")),
+    ],
+)
+def test_what_nobody_looked_at_is_darker(decision: Decision, dark: tuple[str, ...]) -> None:
+    rig = make_rig()
+    tick = make_tick(0, rig)
+    usual = Picture(rig, "drive").draw(tick.frames, {}, tick.tracks)
+    drawn = Picture(rig, "drive").draw(tick.frames, {}, replace(tick.tracks, decision=decision))
+    aspects = [camera.width / camera.height for camera in rig.values()]
+    panels = arrange(aspects, 1920 - 600 - 6, 1080 - 52)
+    for camera, (x, y, width, height) in zip(rig, panels, strict=True):
+        before, after = (image[52 + y + 40 :][: height - 40, x : x + width].mean() for image in (usual, drawn))
+        assert bool(after < 0.8 * before) == (camera in dark)
+    assert np.array_equal(usual[:52], drawn[:52]) == (decision in (Decision(), Decision(late=("CAM_FRONT",))))
 
 
 def test_an_interrupted_video_leaves_nothing(tmp_path: Path) -> None:
