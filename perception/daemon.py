@@ -288,7 +288,8 @@ class Daemon:
     def _tell_of_death(self, died: threading.ExceptHookArgs) -> None:
         name = "?" if died.thread is None else died.thread.name
         *_, (file, line, *_) = traceback.extract_tb(died.exc_traceback)
-        self._tell("error", f"thread {name} died: {died.exc_type.__name__}: {died.exc_value} ({file}:{line})")
+        why = f"{died.exc_type.__name__}: {died.exc_value} ({Path(file).name}:{line})"
+        self._tell("error", f"thread {name} died: {why}")
 
     def _flush(self) -> None:
         while self._lines:

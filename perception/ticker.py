@@ -158,7 +158,7 @@ class Ticker:
         config = parts.config
         self._events = Events(self._tell, parts.faults)
         self._flight = self._flight_recorder(parts)
-        self._background = Background(lambda: _all_day(parts), self._warn) if config.daemon.record else None
+        self._background = Background(lambda: _all_day(parts), self._tell) if config.daemon.record else None
         recorders: list[Recorder] = [
             each for each in (self._events, self._flight, self._background) if each is not None
         ]

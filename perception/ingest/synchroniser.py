@@ -174,7 +174,7 @@ class Synchroniser(Generic[T]):
         missed = bool(closed) and camera not in closed and self._together(closed, capture_ns)
         over = bool(closed) and capture_ns <= max(closed.values())
         if missed or over or (behind and not self._together(self._open_captures, capture_ns)):
-            return "late", f"it came after its tick had closed, sync.window_ms is {self._config.window_ms:g}"
+            return "late", f"it came after its tick had closed; ticks are open for {self._config.window_ms:g} ms"
         return None
 
     def _together(self, captures_ns: dict[str, int], capture_ns: int) -> bool:

@@ -12,6 +12,7 @@ from typing import Final
 from perception.errors import OutputError
 from perception.messages import Tick
 from perception.stages import Recorder
+from perception.systemd import Tell
 
 _RETRY_S: Final = 30.0
 _CLOSE_S: Final = 1.0
@@ -28,7 +29,7 @@ class Background:
     def __init__(
         self,
         make: Callable[[], Sequence[Recorder]],
-        tell: Callable[[str], None],
+        tell: Tell,
         *,
         retry_s: float = _RETRY_S,
         depth: int = _DEPTH,
@@ -77,7 +78,7 @@ class Background:
             return
         if self._failed:
             self._failed = False
-            self._tell("recording again")
+            self._tell("info", "recording again")
 
     def _suspend(self, error: Exception) -> None:
         recorders, self._recorders = self._recorders, ()
@@ -88,4 +89,4 @@ class Background:
         self._retry_at_s = time.monotonic() + self._retry_s
         if not self._failed:
             self._failed = True
-            self._tell(f"not recording: {error}; tried again every {self._retry_s:g} s")
+            self._tell("warning", f"not recording: {error}; tried again every {self._retry_s:g} s")

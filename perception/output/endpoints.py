@@ -7,7 +7,7 @@ number of connections.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import os
 import threading
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -86,9 +86,10 @@ class Endpoints:
     def _run(self) -> None:
         serving = self._loop.create_task(self._serve())
         self._loop.run_forever()
-        serving.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            self._loop.run_until_complete(serving)
+        tasks = {serving, *asyncio.all_tasks(self._loop)}
+        for task in tasks:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         self._loop.close()
 
     async def _serve(self) -> None:
@@ -98,7 +99,7 @@ class Endpoints:
                 server = await asyncio.start_server(self._converse, address, port, limit=_MAX_REQUEST)
             except OSError as error:
                 if not told:
-                    reason = error.strerror or str(error)
+                    reason = os.strerror(error.errno) if error.errno else str(error)  # asyncio's says it all again
                     self._tell(
                         "warning",
                         f"no health and metrics: {address}:{port}: {reason}; tried again every {_RETRY_S:g} s",

@@ -9,7 +9,8 @@ from tests.faults.vehicle import Window
 
 HEAD: Final = ("fault", "published meanwhile", "logged", "recovers by itself")
 DEADLINE: Final = "PERCEPTION_FAULTS_DEADLINE_MS"
-_MOST_LINES: Final = 2
+_PRIORITY: Final = re.compile("^(warning|error): ")
+_AT_ONCE_S: Final = 0.5
 
 
 def cells(seen: Window | None, *, published: str = "", logged: str = "", recovers: str = "") -> list[str]:
@@ -38,11 +39,11 @@ def _published(seen: Window) -> str:
 
 
 def _logged(seen: Window) -> str:
-    lines = [re.sub(r"\d{9,}", "…", line.partition(": ")[2] or line) for line in dict.fromkeys(seen.lines)]
-    told = [f"`{line}`" for line in lines if not re.fullmatch(r"CAM_\w+ is (missing|back)", line)]
-    more = len(told) - _MOST_LINES
-    return "<br>".join([*told[:_MOST_LINES], *([f"and {more} more"] if more > 0 else [])]) or "nothing"
+    lines = [_PRIORITY.sub("", re.sub(r"\d{9,}", "…", line.partition(" (and ")[0])) for line in seen.looked_for]
+    return "<br>".join(f"`{line}`" for line in lines) or "nothing"
 
 
 def _recovers(seen: Window) -> str:
-    return "no" if seen.recovered_s is None else f"yes, {seen.recovered_s:.1f} s after it ended"
+    if seen.recovered_s is None:
+        return "no"
+    return "yes, at once" if seen.recovered_s < _AT_ONCE_S else f"yes, after {seen.recovered_s:.0f} s"

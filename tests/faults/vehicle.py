@@ -129,6 +129,7 @@ class Window:
     lines: list[str] = field(default_factory=list)
     lines_after: list[str] = field(default_factory=list)
     recovered_s: float | None = None
+    looked_for: list[str] = field(default_factory=list)
 
     def cameras(self, fate: str) -> Counter[str]:
         """In how many track sets each camera was ``missing``, ``late`` or ``skipped``."""
@@ -151,7 +152,10 @@ class Window:
         return sorted(set(range(min(numbers), max(numbers) + 1)) - numbers) if numbers else []
 
     def told(self, pattern: str) -> bool:
-        return any(re.search(pattern, line) for line in [*self.lines, *self.lines_after])
+        """Whether there is such a line in the log; then the table has it."""
+        found = next((line for line in [*self.lines, *self.lines_after] if re.search(pattern, line)), None)
+        self.looked_for += [found] if found else []
+        return found is not None
 
 
 class Vehicle:
@@ -195,7 +199,6 @@ class Vehicle:
         environment["PYTHONPATH"] = str(Path(__file__).parents[2])
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, cwd=self.place)
         threading.Thread(target=self._read_log, args=[self.process]).start()
-        self.until((self.place / "run" / "tracks.sock").exists)
         threading.Thread(target=self._consume, args=[self._connect()]).start()
 
     def stick(self) -> None:
@@ -331,7 +334,11 @@ class Vehicle:
 
     def _connect(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        connection.connect(str(self.place / "run" / "tracks.sock"))
+
+        def connected() -> bool:
+            return connection.connect_ex(str(self.place / "run" / "tracks.sock")) == 0
+
+        self.until(connected)
         return connection
 
     def _write_rig(self) -> None:

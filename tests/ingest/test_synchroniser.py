@@ -60,7 +60,7 @@ def test_a_frame_that_comes_after_its_tick_is_dropped_and_counted() -> None:
     assert contents(sync.add("right", START + 100 * MS, START + 102 * MS, "r1")) == [["l1", "r1"]]
     (line,) = sync.faults()
     assert "right: frame dropped" in line
-    assert "after its tick had closed, sync.window_ms is 50 (and 1 more like it)" in line
+    assert "after its tick had closed; ticks are open for 50 ms (and 1 more like it)" in line
 
 
 def test_cameras_faster_than_the_window_keep_their_ticks_apart() -> None:

@@ -64,7 +64,7 @@ def test_one_that_hangs_delays_nobody_and_what_is_lost_is_counted() -> None:
 
 def test_a_full_disk_is_told_once_and_tried_again() -> None:
     made: list[Recorded] = []
-    told: list[str] = []
+    told: list[tuple[str, str]] = []
 
     def make() -> list[Recorded]:
         if len(made) == 1:
@@ -73,7 +73,7 @@ def test_a_full_disk_is_told_once_and_tried_again() -> None:
         made.append(Recorded())
         return [made[-1]]
 
-    background = Background(make, told.append, retry_s=0.0)
+    background = Background(make, lambda *line: told.append(line), retry_s=0.0)
     background.record(make_tick(0))
     until(lambda: bool(made) and made[0].ticks == [0])
     made[0].fault = OSError(28, "No space left on device")
@@ -84,8 +84,9 @@ def test_a_full_disk_is_told_once_and_tried_again() -> None:
     assert made[2].ticks == [3]
     assert background.lost == 2
     assert len(told) == 2
-    assert "No space left" in told[0]
-    assert told[1] == "recording again"
+    assert told[0][0] == "warning"
+    assert "No space left" in told[0][1]
+    assert told[1] == ("info", "recording again")
 
 
 def test_until_it_is_tried_again_ticks_are_lost() -> None:
