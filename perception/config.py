@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 
@@ -23,6 +23,14 @@ CONFIGS: Final = Path(__file__).resolve().parents[1] / "configs"
 DEFAULT: Final = "orin.yaml"
 _MAX_BYTES: Final = 1_000_000
 _MAX_EXTENDS: Final = 8
+_MAX_SHOWN: Final = 80
+_PROBLEMS: Final = {
+    "missing": "is missing",
+    "model_type": "expected keys under it",
+    "dict_type": "expected keys under it",
+    "path_type": "expected a path",
+    "union_tag_not_found": "expected source: v4l2, gstreamer, rtsp or file",
+}
 _PATH_KEYS: Final = (
     ("replay",),
     ("rig",),
@@ -34,7 +42,7 @@ _PATH_KEYS: Final = (
     ("assume", "profile"),
 )
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]  # no clock counts further than 1e9 seconds
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Three = tuple[float, float, float]
 Size = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
@@ -442,7 +450,7 @@ def from_tree(tree: dict[str, Any], path: Path, overrides: Sequence[tuple[str, A
     """A config from what was parsed from a file, with overrides as for `load`; raises `ConfigError`."""
     for key, value in overrides:
         _assign(tree, key, value)
-    return validate(Config, tree, path)
+    return validate(Config, tree, path, {key for key, _ in overrides})
 
 
 def load_file(path: Path, model: type[S]) -> S:
@@ -572,8 +580,8 @@ def _assign(tree: dict[str, Any], dotted: str, value: Any) -> None:
     tree[last] = value
 
 
-def validate(model: type[S], tree: dict[str, Any], path: Path) -> S:
-    """Fill a model from parsed YAML; `path` is named in the `ConfigError` when it does not fit."""
+def validate(model: type[S], tree: dict[str, Any], path: Path, overridden: Collection[str] = ()) -> S:
+    """Fill a model from parsed YAML; when it does not fit, the `ConfigError` names `path`, or the command line."""
     try:
         return model.model_validate(tree)
     except ValidationError as error:
@@ -584,10 +592,22 @@ def validate(model: type[S], tree: dict[str, Any], path: Path) -> S:
             known = _known_keys(model, first["loc"][:-1])
             message = f"unknown key {where!r}{_nearest(str(first['loc'][-1]), known)}; known here: {', '.join(known)}"
         else:
-            problem = first["msg"].removeprefix("Value error, ")
-            got = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
-            message = f"{where}: {problem}{got}"
-        raise ConfigError(f"{path}: {message}{more}") from None
+            message = f"{where}: {_problem(first)}"
+        on_command_line = any(where == key or where.startswith(f"{key}.") for key in overridden)
+        raise ConfigError(f"{'on the command line' if on_command_line else path}: {message}{more}") from None
+
+
+def _problem(error: Any) -> str:
+    """What pydantic says, in the words of a config file."""
+    kind, context = error["type"], error.get("ctx", {})
+    if kind in _PROBLEMS:
+        problem = _PROBLEMS[kind]
+    elif kind == "union_tag_invalid":
+        return f"expected {context['discriminator']}: one of {context['expected_tags']}, got {context['tag']!r}"
+    else:
+        problem = error["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    got = "" if isinstance(error["input"], dict) else f", got {repr(error['input'])[:_MAX_SHOWN]}"
+    return f"{problem}{got}"
 
 
 def _known_keys(model: type[Section], location: Sequence[Any]) -> list[str]:

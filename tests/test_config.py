@@ -65,6 +65,12 @@ def test_paths_are_relative_to_their_file(tmp_path: Path) -> None:
         ("loop: 2\nloop: 3", ["'loop' is given twice", "line 2"]),
         ("a: [1", ["not YAML"]),
         ("- 1", ["expected a mapping"]),
+        ("budget: [1]", ["budget: expected keys under it, got [1]"]),
+        ("replay: [1]", ["replay: expected a path, got [1]"]),
+        ("budget: {end_to_end_ms: 1.0e+300}", ["budget.end_to_end_ms: expected less than or equal to"]),
+        ("cameras: {A: {device: a}}", ["cameras.A: expected source: v4l2, gstreamer, rtsp or file"]),
+        ("cameras: {A: {source: usb}}", ["cameras.A: expected 'source': one of 'v4l2', ", "got 'usb'"]),
+        ("cameras: {A: {source: v4l2}}", ["cameras.A.v4l2.device: is missing"]),
         ("extends: nowhere.yaml", ["no config 'nowhere.yaml'"]),
         ("extends: [1]", ["extends"]),
         ("replay: !!python/object/apply:os.system ['true']", ["not YAML"]),
@@ -76,6 +82,13 @@ def test_a_bad_config_is_one_line_that_names_the_offender(tmp_path: Path, text: 
     for part in parts:
         assert part in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_what_is_wrong_with_an_override_is_not_blamed_on_the_file() -> None:
+    with pytest.raises(ConfigError, match=r"^on the command line: nms.iou_threshold: expected less than .*, got 3$"):
+        config.load("cpu.yaml", [("nms.iou_threshold", 3)])
+    with pytest.raises(ConfigError, match=r"^on the command line: unknown key 'nms.iou'"):
+        config.load("cpu.yaml", [("nms.iou", 3)])
 
 
 def test_configs_that_extend_each_other_in_a_circle_are_refused(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_giving_up_starts_no_thread_as_long_as_there_are_spare_ones() -> None:
             task.start(0)
             assert begun.wait(LONG_S)
             assert not task.wait(0)
-        quick = Task(workers, lambda number: number + 1)
+        quick: Task[int, int] = Task(workers, same)
         quick.start(1)
         assert quick.wait(LONG_S)
         assert threads() == before

@@ -49,7 +49,7 @@ def test_a_mount_says_where_the_camera_looks(
 @pytest.mark.parametrize(
     ("mount", "extra", "problem"),
     [
-        ("{translation_m: [0, 0, .nan]}", "", "cameras.C.mount.translation_m.2: Input should be a finite number"),
+        ("{translation_m: [0, 0, .nan]}", "", "cameras.C.mount.translation_m.2: expected a finite number"),
         ("{translation_m: [0, 0, 1], rotation_xyzw: [0, 0, 0, 2]}", "", "its quaternion has length 2, expected 1"),
         (
             "{translation_m: [0, 0, 1], rotation_xyzw: [0, 0, 0, 1], yaw_deg: 3}",
@@ -62,7 +62,7 @@ def test_a_mount_says_where_the_camera_looks(
             ", distortion_model: plumb_bob, distortion: [1, 2, 3, 4, 5, 6]",
             "plumb_bob has 5",
         ),
-        ("{translation_m: [0, 0, 1]}", ", distortion_model: fisheye", "distortion_model: Input should be 'none'"),
+        ("{translation_m: [0, 0, 1]}", ", distortion_model: fisheye", "distortion_model: expected 'none'"),
     ],
 )
 def test_a_rig_that_cannot_be_true_is_refused(tmp_path: Path, mount: str, extra: str, problem: str) -> None:
