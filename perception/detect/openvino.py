@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openvino
 from numpy.typing import NDArray
+from openvino import opset13
 from openvino.frontend import FrontEndManager
 
 from perception.detect.model import (
@@ -94,7 +96,53 @@ class _Request:
 def _read(path: Path) -> Any:
     # The front end by name: `Core.read_model` offers a damaged file to those of all other formats too.
     frontend = FrontEndManager().load_by_framework("onnx")
-    return frontend.convert(frontend.load(str(path)))
+    model = frontend.convert(frontend.load(str(path)))
+    _fold_quantisation(model)
+    return model
+
+
+def _fold_quantisation(model: Any) -> None:
+    """Make one node of each pair of Q and DQ on an activation, computing the same.
+
+    Left as they come from ONNX, pairs at a concatenation are moved apart when the model is compiled, and lose their
+    scale: the concatenation then passes on real values rounded to integers (OpenVINO 2025.4 to 2026.4).
+    """
+    for quantise in model.get_ops():
+        if quantise.get_type_name() != "FakeQuantize":
+            continue
+        low, high = (quantise.input_value(i).get_node().data for i in (3, 4))
+        for dequantise, shift, scale in _dequantised(quantise):
+            edges = [opset13.constant((edge - shift) * scale).output(0) for edge in (low, high)]
+            source, *limits = (quantise.input_value(i) for i in range(3))
+            folded = opset13.fake_quantize(source, *limits, *edges, quantise.get_attributes()["levels"])
+            for reader in list(dequantise.output(0).get_target_inputs()):
+                reader.replace_source_output(folded.output(0))
+
+
+def _dequantised(quantise: Any) -> Iterator[tuple[Any, Any, Any]]:
+    """The last node of each DQ that reads what was quantised, with its zero point and scale."""
+    for to_integer in _readers(quantise, "Convert"):
+        for to_float in _readers(to_integer, "Convert"):
+            shifted = list(_readers(to_float, "Subtract"))
+            for before, shift in [(node, _constant(node)) for node in shifted] or [(to_float, np.float32(0))]:
+                for scaled in _readers(before, "Multiply"):
+                    scale = _constant(scaled)
+                    if shift is not None and scale is not None:
+                        yield scaled, shift, scale
+
+
+def _readers(node: Any, kind: str) -> Iterator[Any]:
+    for reader in node.output(0).get_target_inputs():
+        if reader.get_node().get_type_name() == kind:
+            yield reader.get_node()
+
+
+def _constant(node: Any) -> Any:
+    """The second operand, through a conversion; None where it is computed."""
+    operand = node.input_value(1).get_node()
+    if operand.get_type_name() == "Convert":
+        operand = operand.input_value(0).get_node()
+    return operand.data.astype(np.float32) if operand.get_type_name() == "Constant" else None
 
 
 def _metadata(model: Any) -> dict[str, str]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
+from perception import config
 from perception.detect import onnxruntime, openvino
 from perception.detect.model import Detector
 from perception.errors import ConfigError, ModelError
@@ -208,3 +209,21 @@ def test_runtimes_agree(tmp_path: Path) -> None:
         outputs.append(request.collect()[0])
 
     np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-5)
+
+
+def test_both_runtimes_say_the_same_of_an_int8_model_that_concatenates() -> None:
+    """OpenVINO, left to itself, loses the scales of what goes into a concatenation."""
+    stock = config.load("base.yaml").detector.model
+    assert stock is not None
+    said = []
+    for runtime in (openvino, onnxruntime):
+        detector = runtime.load(stock, threads=1, cameras=1)
+        request = detector.request()
+        height, width = request.input.shape[1:]
+        gradient = np.linspace(0, 255, width, dtype=np.float32)
+        request.input[...] = np.random.default_rng(0).uniform(0, 40, (3, height, 1)).astype(np.float32) + 0.8 * gradient
+        request.submit()
+        said.append([output.copy() for output in request.collect()])
+        detector.close()
+    for ours, theirs in zip(*said, strict=True):
+        assert float(np.mean((ours - theirs) ** 2) / np.var(theirs)) < 0.01
