@@ -24,6 +24,7 @@ from rich.table import Table
 
 from engines import qdq
 from engines.coverage import Coverage, Profile, parse_tags
+from engines.equalise import equalise
 from engines.frames import cameras, frames, parse_every
 from engines.runner import Runner, Tensors
 from perception import config
@@ -109,8 +110,13 @@ def _quantize(arguments: argparse.Namespace) -> None:
     coverage.check()
 
     name = model.graph.input[0].name
-    inputs = ({name: tensors(known.frame)} for known in track(_all(job), "calibrating", total=count, console=console))
-    ranges = qdq.measure_ranges(model, inputs, arguments.method)
+
+    def inputs(doing: str) -> Iterator[dict[str, Float32]]:
+        for known in track(_all(job), doing, total=count, console=console):
+            yield {name: tensors(known.frame)}
+
+    model, equalised = equalise(model, inputs("equalising"))
+    ranges = qdq.measure_ranges(model, inputs("calibrating"), arguments.method)
 
     chosen = _evenly(job, count, settings.sensitivity_frames)
     probes = [{name: tensors(known.frame)} for known in chosen]
@@ -132,6 +138,7 @@ def _quantize(arguments: argparse.Namespace) -> None:
             source=file_hash(arguments.model),
             method=arguments.method,
             calibration=described,
+            equalised=tuple(equalised),
             left_out=left_out,
             noise=noise,
             golden=_golden(quantised, tensors(chosen[0].frame).shape),

@@ -111,12 +111,16 @@ class Golden(Section):
 
 
 class Manifest(Section):
-    """The whole of it; `accuracy` is empty until the model has passed validation."""
+    """The whole of it; `accuracy` is empty until the model has passed validation.
+
+    `equalised` names the activations whose channels were brought to like ranges, `left_out` the nodes that are float.
+    """
 
     model: FileHash
     source: FileHash
     method: str
     calibration: Calibration
+    equalised: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...]
     noise: float
     golden: Golden
