@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -15,12 +15,14 @@ from perception.config import Config
 from perception.cuda import Gpu, Stream, Workspace
 from perception.cuda.compaction import KernelsByName
 from perception.cuda.cubins import KernelLibrary
+from perception.cuda.nvidia import present_gpu
 from perception.cuda.resource import Resource
 from perception.cuda_channel import CudaChannel
 from perception.detect.cuda_heads import decode
 from perception.detect.gpu_engine import EngineContext, GpuEngine
 from perception.detect.manifest import read_manifest
 from perception.detect.recognise import Recognised, recognise
+from perception.detect.tensorrt_library import MODULES, WITHOUT_RTX, Flavor
 from perception.errors import BackendError, ConfigError
 from perception.faults import Faults
 from perception.messages import Camera, Frame, Rig, Span
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 Runtime = Literal["tensorrt", "onnxruntime"]
 PreprocessName = Literal["kernel", "dali"]
 _REDUCTIONS = (1, 2, 4, 8)
+_WITH_CUDA = "pip install onnxruntime-gpu in its place"
 
 
 class Chosen(NamedTuple):
@@ -49,15 +52,32 @@ def choose_runtime(wanted: str) -> Chosen:
         raise BackendError("PyCUDA is not installed (pip install 'perception[gpu]')")
     if wanted == "openvino":
         raise BackendError("detector.runtime: openvino runs on the CPU")
-    tensorrt = any(find_spec(name) is not None for name in ("tensorrt", "tensorrt_rtx"))
-    if tensorrt and wanted != "onnxruntime":
-        return Chosen("tensorrt", "as configured" if wanted == "tensorrt" else "it is installed")
+    installed = [flavor for flavor, names in MODULES.items() if any(find_spec(name) is not None for name in names)]
     if wanted == "tensorrt":
-        raise BackendError("TensorRT is not installed")
+        if not installed:
+            raise BackendError("TensorRT is not installed")
+        return Chosen("tensorrt", "as configured")
+    if wanted == "onnxruntime":
+        if not _onnxruntime_has_cuda():
+            raise BackendError(f"ONNX Runtime is here without CUDA ({_WITH_CUDA})")
+        return Chosen("onnxruntime", "as configured")
+    missing = _why_no_tensorrt(installed)
+    if missing is None:
+        return Chosen("tensorrt", "it is installed")
     if not _onnxruntime_has_cuda():
-        first = "" if wanted == "onnxruntime" else "TensorRT is not installed, and "
-        raise BackendError(f"{first}ONNX Runtime is here without CUDA (pip install onnxruntime-gpu in its place)")
-    return Chosen("onnxruntime", "as configured" if wanted == "onnxruntime" else "TensorRT is not installed")
+        raise BackendError(f"{missing}, and ONNX Runtime is here without CUDA ({_WITH_CUDA})")
+    return Chosen("onnxruntime", missing)
+
+
+def _why_no_tensorrt(installed: Sequence[Flavor]) -> str | None:
+    if "tensorrt" in installed:
+        return None
+    if "rtx" not in installed:
+        return "TensorRT is not installed"
+    gpu = present_gpu()
+    if gpu is not None and gpu.compute_capability in WITHOUT_RTX:
+        return f"TensorRT for RTX has no code for {gpu}"
+    return None
 
 
 def _onnxruntime_has_cuda() -> bool:

@@ -173,6 +173,14 @@ def test_onnx_runtime_stands_in_for_tensorrt(tmp_path: Path, monkeypatch: pytest
     assert (told.state, told.remedy) == ("missing", "pip install onnxruntime-gpu in its place")
 
 
+def test_tensorrt_for_rtx_is_of_no_use_to_some_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphics, "_providers", lambda: ["cuda"])
+    monkeypatch.setattr(graphics, "tensorrt_here", lambda _: ("rtx", "1.7.1"))
+
+    assert graphics.gpu_runtime(case(tmp_path, gpu=ORIN, device="cuda")) == "onnxruntime"
+    assert graphics.gpu_runtime(case(tmp_path, gpu=THOR, device="cuda")) == "tensorrt"
+
+
 def test_kernels_are_looked_for_where_the_run_will(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "none"))
     for source in kernels.SOURCES:

@@ -20,6 +20,9 @@ INSTALL: Final[dict[Flavor, str]] = {
     "tensorrt": "on a Jetson it comes with JetPack (apt install python3-libnvinfer), elsewhere from NVIDIA",
     "rtx": "pip install 'perception[rtx]'",
 }
+WITHOUT_RTX: Final = ("8.7", "9.0")
+"""The compute capabilities that TensorRT for RTX has no code for: Orin, and Hopper."""
+
 _LEAST: Final[dict[Flavor, tuple[int, int]]] = {"tensorrt": (10, 3), "rtx": (1, 7)}
 
 Sink = Callable[[str, str], None]

@@ -42,7 +42,7 @@ def plan(case: Case) -> Finding:
     detector = case.config.detector
     if not case.on_gpu:
         return Finding("engine", "not needed", "the detector runs on the CPU")
-    if gpu_runtime(case.config) == "onnxruntime":
+    if gpu_runtime(case) == "onnxruntime":
         return Finding("engine", "not needed", "ONNX Runtime runs the model as it is")
     if detector.model is None or not detector.model.is_file():
         return Finding("engine", case.gpu_part, "there is no detector to build it from")

@@ -11,7 +11,7 @@ from typing import Literal
 from perception import backends
 from perception.config import Config
 from perception.cuda import cubins, kernels
-from perception.detect.tensorrt_library import INSTALL, MODULES, TITLES, Flavor
+from perception.detect.tensorrt_library import INSTALL, MODULES, TITLES, WITHOUT_RTX, Flavor
 from perception.doctor.finding import Case, Finding, State, is_there, module_version, version_of
 from perception.errors import BackendError
 
@@ -78,17 +78,18 @@ def tensorrt(case: Case) -> Finding:
     found = tensorrt_here(case.config)
     if found:
         return Finding("TensorRT", "ok", f"{TITLES[found[0]]} {found[1]}")
-    replaced = case.on_gpu and gpu_runtime(case.config) == "onnxruntime"
+    replaced = case.on_gpu and gpu_runtime(case) == "onnxruntime"
     what = "not installed; ONNX Runtime is taken" if replaced else "not installed"
     return Finding("TensorRT", "optional" if replaced else case.gpu_part, what, _for(case, INSTALL["tensorrt"]))
 
 
-def gpu_runtime(config: Config) -> Literal["tensorrt", "onnxruntime"]:
+def gpu_runtime(case: Case) -> Literal["tensorrt", "onnxruntime"]:
     """What would run the detector on the GPU, or should."""
-    if config.detector.runtime == "onnxruntime":
+    runtime, found = case.config.detector.runtime, tensorrt_here(case.config)
+    if runtime == "onnxruntime":
         return "onnxruntime"
-    instead = config.detector.runtime == "auto" and tensorrt_here(config) is None and "cuda" in _providers()
-    return "onnxruntime" if instead else "tensorrt"
+    unfit = found is None or (found[0] == "rtx" and case.gpu and case.gpu.compute_capability in WITHOUT_RTX)
+    return "onnxruntime" if runtime == "auto" and unfit and "cuda" in _providers() else "tensorrt"
 
 
 def tensorrt_here(config: Config) -> tuple[Flavor, str] | None:
@@ -126,7 +127,7 @@ def onnxruntime_providers(case: Case) -> Finding:
         state: State = "missing" if wanted else "not needed"
         return Finding("ONNX Runtime", state, "not installed", "pip install onnxruntime")
     what = f"{version_of('onnxruntime-gpu', 'onnxruntime')}: {', '.join(['cpu', *_providers()])}"
-    if case.on_gpu and gpu_runtime(case.config) == "onnxruntime" and "cuda" not in _providers():
+    if case.on_gpu and gpu_runtime(case) == "onnxruntime" and "cuda" not in _providers():
         return Finding("ONNX Runtime", case.gpu_part, what, "pip install onnxruntime-gpu in its place")
     return Finding("ONNX Runtime", "ok", what)
 

@@ -11,6 +11,7 @@ import pytest
 
 from perception import backends, cuda_backend
 from perception.clock import SteppedClock
+from perception.cuda.nvidia import PresentGpu
 from perception.errors import BackendError, ConfigError
 from tests.cuda import machines
 from tests.cuda.machines import Machine
@@ -80,25 +81,31 @@ def test_levels_with_the_same_detector_share_their_channels(played: Machine, mod
         assert backend.channels[0] is backend.channels[1]
 
 
+GEFORCE, HOPPER = PresentGpu("GeForce", "12.0", "13.2"), PresentGpu("Hopper", "9.0", "13.2")
+
+
 @pytest.mark.parametrize(
-    ("wanted", "installed", "cuda", "expected"),
+    ("wanted", "installed", "gpu", "cuda", "expected"),
     [
-        ("auto", {"pycuda", "tensorrt"}, False, "tensorrt"),
-        ("auto", {"pycuda", "tensorrt_rtx"}, False, "tensorrt"),
-        ("auto", {"pycuda"}, True, "onnxruntime"),
-        ("onnxruntime", {"pycuda", "tensorrt"}, True, "onnxruntime"),
-        ("tensorrt", {"pycuda", "tensorrt"}, True, "tensorrt"),
-        ("auto", set(), True, "PyCUDA is not installed"),
-        ("openvino", {"pycuda"}, True, "openvino runs on the CPU"),
-        ("tensorrt", {"pycuda"}, True, "TensorRT is not installed"),
-        ("auto", {"pycuda"}, False, "TensorRT is not installed, and ONNX Runtime is here without CUDA"),
-        ("onnxruntime", {"pycuda", "tensorrt"}, False, "^ONNX Runtime is here without CUDA"),
+        ("auto", {"pycuda", "tensorrt", "tensorrt_rtx"}, HOPPER, True, "tensorrt"),
+        ("auto", {"pycuda", "tensorrt_rtx_bindings"}, GEFORCE, True, "tensorrt"),
+        ("auto", {"pycuda", "tensorrt_rtx"}, HOPPER, True, "onnxruntime"),
+        ("auto", {"pycuda"}, HOPPER, True, "onnxruntime"),
+        ("onnxruntime", {"pycuda", "tensorrt"}, HOPPER, True, "onnxruntime"),
+        ("tensorrt", {"pycuda", "tensorrt"}, HOPPER, True, "tensorrt"),
+        ("auto", set(), HOPPER, True, "PyCUDA is not installed"),
+        ("openvino", {"pycuda"}, HOPPER, True, "openvino runs on the CPU"),
+        ("tensorrt", {"pycuda"}, HOPPER, True, "TensorRT is not installed"),
+        ("auto", {"pycuda"}, HOPPER, False, "TensorRT is not installed, and ONNX Runtime is here without CUDA"),
+        ("auto", {"pycuda", "tensorrt_rtx"}, HOPPER, False, r"no code for Hopper \(compute capability 9.0\), and ONNX"),
+        ("onnxruntime", {"pycuda", "tensorrt"}, HOPPER, False, "^ONNX Runtime is here without CUDA"),
     ],
 )
-def test_the_runtime_is_what_is_installed(
-    monkeypatch: pytest.MonkeyPatch, wanted: str, installed: set[str], expected: str, *, cuda: bool
+def test_the_runtime_is_what_is_installed_and_has_code_for_the_gpu(
+    monkeypatch: pytest.MonkeyPatch, wanted: str, installed: set[str], gpu: PresentGpu, expected: str, *, cuda: bool
 ) -> None:
     monkeypatch.setattr(cuda_backend, "find_spec", lambda name: name if name in installed else None)
+    monkeypatch.setattr(cuda_backend, "present_gpu", lambda: gpu)
     monkeypatch.setattr(cuda_backend, "_onnxruntime_has_cuda", lambda: cuda)
     if expected in {"tensorrt", "onnxruntime"}:
         assert cuda_backend.choose_runtime(wanted).runtime == expected
