@@ -1,8 +1,9 @@
 """Budgets as a contract: whether a machine keeps those of a config, for ``python -m perception.bench --enforce``.
 
-The drive is played at its own pace, over and over, with enforcement on, as on the vehicle. So a thousand ticks at 10 Hz
-take a hundred seconds; but back to back would be another machine: one whose caches are warm and whose cores never
-sleep. What counts as a breach is in `perception.budget.breaches`.
+The drive is played at its own pace, over and over, with enforcement on and real-time priority, as on the vehicle, and
+what could not be had of that is printed. So a thousand ticks at 10 Hz take a hundred seconds; but back to back would be
+another machine: one whose caches are warm and whose cores never sleep. What counts as a breach is in
+`perception.budget.breaches`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.text import Text
 
+from perception import realtime
 from perception.assembly import assemble
 from perception.backends import Backend
 from perception.budget import breaches
@@ -42,7 +44,7 @@ def hold(chosen: Config, ticks: int, console: Console) -> dict[str, Any]:
         raise ConfigError("nothing to replay: name a drive with --replay")
     if not chosen.enforcement.enabled:
         raise ConfigError("enforcement.enabled: false, where --enforce is to run with it; leave it on")
-    clock = RealTimeReplayClock()
+    clock, shown = RealTimeReplayClock(), console.is_terminal
     drive = open_drive(chosen.replay, chosen.rig)
 
     def make_source(backend: Backend, enforcement: Enforcement) -> Replay:
@@ -60,8 +62,13 @@ def hold(chosen: Config, ticks: int, console: Console) -> dict[str, Any]:
         parts = resources.enter_context(assemble(chosen, drive.rig, clock, make_source))
         tracks = TracksWriter(Path(resources.enter_context(tempfile.TemporaryDirectory())))
         resources.callback(tracks.close)
+        problem = resources.enter_context(realtime.running_first(chosen.daemon.fifo_priority))
+        if problem:
+            console.print(Text(problem), soft_wrap=True)
         running = resources.enter_context(closing(parts.pipeline([tracks]).run(parts.source)))
-        for _ in track(islice(running, ticks), "", total=ticks, console=console, transient=True):
+        played = islice(running, ticks)
+        # Refreshed between ticks: rich's own thread would take the interpreter in the middle of one.
+        for _ in track(played, "", ticks, auto_refresh=False, console=console, transient=True, disable=not shown):
             pass
         faults = parts.faults()
     console.print(stages_table(parts.ledger))
@@ -71,6 +78,7 @@ def hold(chosen: Config, ticks: int, console: Console) -> dict[str, Any]:
         "model": str(chosen.detector.model),
         "cameras": len(parts.rig),
         "threads": parts.backend.threads,
+        "real_time_priority": None if problem else chosen.daemon.fifo_priority,
         "ticks": parts.ledger.ticks,
         "late": parts.ledger.late,
         "stages": [asdict(row) for row in (*parts.ledger.stages(), parts.ledger.end_to_end())],
