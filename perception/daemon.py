@@ -245,6 +245,7 @@ class Daemon:
         self._chosen = chosen
         self._load = load
         self._signals = signals
+        self._tracks_path = tracks.path
         self._log = log
         self._notifier = notifier
         self._lines: deque[tuple[Priority, str]] = deque(maxlen=_LONGEST_LOG)
@@ -392,7 +393,7 @@ class Daemon:
     def _announce(self) -> bool:
         if not self._notifier.notify("READY=1"):
             return False
-        self._tell("info", "ready: a tick was on time")
+        self._tell("info", f"ready: a tick was on time; tracks: {self._tracks_path}")
         return True
 
 

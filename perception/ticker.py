@@ -74,6 +74,7 @@ class Ticker:
 
     def reload(self, config: Config) -> None:
         """Go over to another config after the tick in progress; where it cannot be built, the old one goes on."""
+        self._health.begin("reloading")  # from now on, as the ticks still to come are not of that config
         self._next = config
 
     def stop(self, wait_s: float) -> bool:

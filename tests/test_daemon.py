@@ -238,10 +238,12 @@ def test_reloading(settings: dict[str, Any], model: Path, tmp_path: Path) -> Non
 
         process.heard()
         process.said.clear()
+        built = process.log().count("cameras: ")
         process.write(changed(settings, fusion={"max_range_m": 50.0}, health={"stale_s": 9.0}))
         process.signal(signal.SIGHUP)
         process.until_ready()
-        assert process.said[0] == "RELOADING=1"
+        assert process.said.index("RELOADING=1") < process.said.index("READY=1")
+        assert process.log().count("cameras: ") == built + 1  # it is ready with the new one
         assert "take effect with the next start" in process.log()
         process.until_ticks(2)
         seen = [json.loads(consumer.recv(1 << 20))["tick"] for _ in range(first + 20)]

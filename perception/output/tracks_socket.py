@@ -31,7 +31,7 @@ class TracksSocket:
 
     def __init__(self, path: Path) -> None:
         self.dropped = 0
-        self._path = path
+        self.path = path
         self._consumers: list[socket.socket] = []
         if len(bytes(path)) > _LONGEST_PATH:
             raise OutputError(
@@ -68,7 +68,7 @@ class TracksSocket:
             consumer.close()
         self._consumers.clear()
         self._listener.close()
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
 
     def _let_in(self) -> None:
         with contextlib.suppress(OSError):  # nobody waits, or there are no descriptors left
