@@ -235,6 +235,8 @@ def test_reloading(settings: dict[str, Any], model: Path, tmp_path: Path) -> Non
 
         process.signal(signal.SIGHUP)  # the bad one again: it is not what is running
         process.until(lambda: process.log().count("nowhere.onnx") >= 2)
+        process.until(lambda: process.health()["state"] == "running")
+        process.until_ticks(2)
 
         process.heard()
         process.said.clear()
