@@ -122,6 +122,10 @@ def _left_out(ledger: Ledger) -> list[Text]:
     if set(ledger.levels) - {0}:
         uses = (f"{level}: {use.ticks}" for level, use in sorted(ledger.levels.items()))
         lines.append(Text.assemble(("Levels", "bold"), f"   ticks on each: {', '.join(uses)}"))
+    looked = sum(stages["nms"].count for stages in ledger.cameras().values())
+    if ledger.dropped * len(ledger.cut_off) + sum(cut_off.values()) > looked:
+        slow = "more frames came too late than were looked at; --pace stepped looks at all, however long it takes"
+        lines.append(Text.assemble(("Slow", "bold yellow"), f"     {slow}"))
     return lines
 
 

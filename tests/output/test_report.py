@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from perception.budget import Ledger
+from perception.messages import Decision
 from perception.output.report import print_report
 from tests.output.samples import BUDGET, LEFT_OUT, make_ledger, make_rig, make_tick
 
@@ -58,6 +59,16 @@ def test_what_was_left_out_is_told_where_there_was_anything(ledger: Ledger, tmp_
     text = report(disturbed, tmp_path)
     assert "1 ticks dropped; cut off: CAM_FRONT 1, CAM_LEFT 1" in text
     assert "ticks on each: 0: 2, 1: 3" in text
+
+
+def test_who_is_far_too_slow_is_told_how_to_see_all(ledger: Ledger, tmp_path: Path) -> None:
+    assert "--pace stepped" not in report(ledger, tmp_path)
+    rig = make_rig()
+    cut = make_tick(0, rig, decision=Decision(late=tuple(rig)))
+    without = tuple(span for span in cut.times.spans if span.stage != "nms")
+    cut = replace(cut, times=replace(cut.times, spans=without))
+    assert "--pace stepped" not in report(make_ledger([cut, make_tick(1, rig)], rig), tmp_path)
+    assert "--pace stepped" in report(make_ledger([cut, cut, make_tick(2, rig)], rig), tmp_path)
 
 
 def test_stepped_replay_says_what_is_not_counted(ledger: Ledger, tmp_path: Path) -> None:
