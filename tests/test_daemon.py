@@ -235,10 +235,7 @@ def test_reloading(settings: dict[str, Any], model: Path, tmp_path: Path) -> Non
 
         process.signal(signal.SIGHUP)  # the bad one again: it is not what is running
         process.until(lambda: process.log().count("nowhere.onnx") >= 2)
-        process.until(lambda: process.health()["state"] == "running")
-        process.until_ticks(2)
-
-        process.heard()
+        process.until(lambda: process.heard().count("READY=1") == process.heard().count("RELOADING=1") + 1)
         process.said.clear()
         built = process.log().count("cameras: ")
         process.write(changed(settings, fusion={"max_range_m": 50.0}, health={"stale_s": 9.0}))
