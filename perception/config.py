@@ -291,7 +291,7 @@ class FusionConfig(Section):
         0.25, description="seen over this long, a track is published; unseen for half as long before that, it ends"
     )
     coast_s: Annotated[float, Field(ge=0)] = Field(
-        0.5, description="a track that is not seen is predicted and published for this long"
+        0.5, description="a track that was looked for and not seen is predicted and published for this long"
     )
     delete_s: Positive = Field(1.5, description="unseen for this long, a track ends; until then it keeps its id")
 

@@ -71,8 +71,8 @@ class Tracker:
 
         A sensor that looked and found nothing sends empty `Measurements`; one that did not look, none. Several sensors
         may see the same object. `map_from_base` is the ego pose at `stamp_ns`; either it and all measurements have
-        one, or none. What is not seen for longer than `coast_s` is not given, but may be seen again until `delete_s`,
-        under its old id. Raises `MeasurementError` for values that cannot be, before anything is taken in.
+        one, or none. What its sensor has looked for in vain, and nobody seen for `coast_s`, is not given, but may be
+        seen again until `delete_s`, under its old id. Raises `MeasurementError` for values that cannot be, before anything is taken in.
         """
         fixed_from_base = _checked_pose(map_from_base)
         for look in measurements:
@@ -217,7 +217,8 @@ class Tracker:
 
     def _confirmed(self, fixed_from_base: Transform, seen_by: dict[int, list[str]]) -> tuple[Track, ...]:
         coasted_s = (self._stamp_ns - self._tracks["seen_ns"]) * 1e-9
-        tracks = self._tracks[self._is_confirmed() & (coasted_s <= self._config.coast_s)]
+        shown = (coasted_s <= self._config.coast_s) | ~self._looked_again()
+        tracks = self._tracks[self._is_confirmed() & shown]
         base_from_fixed = inverse(fixed_from_base)
         turned = np.zeros((4, 4))
         turned[:2, :2] = turned[2:, 2:] = base_from_fixed.rotation[:2, :2]

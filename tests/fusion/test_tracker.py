@@ -108,6 +108,15 @@ def test_an_object_unseen_is_predicted_for_a_while_and_found_again_under_its_id(
     assert found.id == track.id
 
 
+def test_what_nobody_looked_for_is_predicted_until_it_ends() -> None:
+    """As when a camera is lost, or not looked through on a rung of the ladder."""
+    tracker = Tracker(FusionConfig(coast_s=0.1, delete_s=1.0))
+    (track,) = watch(tracker, 600, 50)
+    for at_ms in range(650, 1600, 50):
+        assert [t.id for t in feed(tracker, at_ms=at_ms)] == [track.id]
+    assert feed(tracker, at_ms=1650) == ()
+
+
 def test_what_is_seen_now_and_then_is_never_published() -> None:
     tracker = Tracker(CONFIG)
     for at_ms in range(0, 3000, 100):
