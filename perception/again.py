@@ -44,6 +44,7 @@ def settle(run: Path, name: str | None, overrides: Sequence[tuple[str, Any]]) ->
     if not run.is_dir():
         raise ResultsError(f"{run}: no such directory; --decisions takes the directory that a run wrote")
     usual: list[tuple[str, Any]] = [("pace", "stepped"), ("output.directory", str(run / AGAIN))]
+    usual += [("assume.profile", None), ("output.profile", None)]  # its costs, assumed or measured, play no part now
     whole = (run / SUMMARY).is_file()
     if whole:
         summary = read_summary(run)

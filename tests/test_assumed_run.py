@@ -109,6 +109,17 @@ def test_a_slow_camera_is_cut_off_and_every_tick_is_still_on_time(machine: Machi
     assert machine.summary()["ticks"]["late"] == 0
 
 
+def test_what_an_assumed_machine_decided_is_had_again(
+    machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile = write_profile(tmp_path / "p.yaml", {}, CAM_LEFT={"detect_ms": 250.0})
+    machine.run(profile, "--profile-out", str(tmp_path / "again.yaml"))
+    (tmp_path / "again.yaml").unlink()
+    assert main(["--decisions", str(machine.out)]) == 0
+    assert "are the same, byte for byte" in capsys.readouterr().out
+    assert not (tmp_path / "again.yaml").exists()  # no costs were measured
+
+
 def test_a_machine_that_is_too_slow_sees_little_and_says_so(
     machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
