@@ -12,14 +12,16 @@ import socket
 import struct
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from perception import daemon
+from perception import daemon, ticker
 from perception.channel import WorkerChannel
 from perception.config import FileCamera
 from perception.ingest.cameras.camera import CameraError, Shot
-from perception.output import background, events
+from perception.output import events
+from perception.output.background import Background
 from perception.workers import Task
 
 COMMANDS: Final = Path(os.environ.get("PERCEPTION_FAULTS", ""))
@@ -59,7 +61,8 @@ class SocketStream:
         arrival_ns = time.monotonic_ns()
         if not message:
             raise CameraError("unplugged")
-        return Shot(message[STAMP.size :], *STAMP.unpack_from(message), arrival_ns)
+        (stamp_ns,) = STAMP.unpack_from(message)
+        return Shot(message[STAMP.size :], stamp_ns, arrival_ns)
 
     def close(self) -> None:
         self._connection.close()
@@ -103,10 +106,10 @@ def run_task(self: Task[Any, Any]) -> None:
 _make_channel, _run_task = WorkerChannel.__init__, Task.run
 
 if __name__ == "__main__":
-    daemon.open_camera = open_camera  # type: ignore[assignment]
-    WorkerChannel.__init__ = make_channel  # type: ignore[method-assign, assignment]
+    vars(daemon)["open_camera"] = open_camera
+    vars(ticker)["Background"] = partial(Background, retry_s=1.0)
+    WorkerChannel.__init__ = make_channel  # type: ignore[method-assign]
     Task.run = run_task  # type: ignore[method-assign]
-    background.Background.__init__.__kwdefaults__["retry_s"] = 1.0
     events._AGAIN_NS = 10**9  # type: ignore[misc]
     code = daemon.main()
     sys.stderr.flush()

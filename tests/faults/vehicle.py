@@ -268,7 +268,7 @@ class Vehicle:
         while not condition():
             assert self.process is None or self.process.poll() is None, "\n".join(self.lines)
             assert time.monotonic() < end, "\n".join(self.lines[-20:])
-            time.sleep(0.01)
+            time.sleep(0.05)  # some conditions ask the daemon
 
     def command(self, name: str) -> None:
         (self.commands / name).touch()
