@@ -415,7 +415,9 @@ class Config(Section):
     )
     threads: Annotated[int, Field(ge=1, le=256)] | None = Field(None, description="null: every core allowed")
     replay: Path | None = Field(None, description="a drive: .mcap, a video file, or a folder of images")
-    rig: Path | None = Field(None, description="calibration, where the drive holds none, and of live cameras")
+    rig: Path | None = Field(
+        None, description="calibration of live cameras, and of drives; goes before what a drive holds"
+    )
     cameras: Mapping[str, AnyCamera] = Field(
         default_factory=dict, description="live cameras by their name in the rig; used where there is no replay"
     )

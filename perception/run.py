@@ -232,10 +232,10 @@ def _run(chosen: Config, config_file: Path, whole_run: ExitStack) -> int:
         )
     if assumed is not None:
         print_comparison(console, assumed["tracks"])
-    if profile is not None:
-        profile.write(_machine(assumption))
     for fault in faults:
         print(f"fault: {fault}", file=sys.stderr)
+    if profile is not None:
+        profile.write(_machine(assumption))
     if stop.is_set():
         print(f"interrupted: the results are of {ledger.ticks} ticks", file=sys.stderr)
         return EXIT_INTERRUPTED
