@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     add("model", type=Path, metavar="MODEL.onnx")
     add("--calibrate", type=Path, nargs="+", required=True, metavar="DRIVE", help="recordings to measure ranges on")
     add("--out", type=Path, required=True, metavar="MODEL.int8.onnx")
-    add("--method", choices=get_args(qdq.Method), default="entropy", help="default: %(default)s")
+    add("--method", choices=get_args(qdq.Method), default="minmax", help="default: %(default)s")
     add(
         "--profile",
         default="engines/coverage.yaml",

@@ -33,6 +33,8 @@ SAME_OBJECT_IOU: Final = 0.8
 """Boxes of one image that overlap this much are one object, labelled twice."""
 PREDICTED_SIZE_STD: Final = 0.1
 """How exact a size is that the detector predicts, as a part of it."""
+HEADING_TRUST: Final = 0.5
+"""How often a predicted heading is near the truth."""
 LEAST_NEAR_M: Final = 0.5
 """Nearer than this to the camera no predicted depth puts a near face."""
 _TINY: Final = 1e-9
@@ -124,15 +126,21 @@ class Lifter:
         predicted = self._predicted(detections, lifted)
         sizes = _told_sizes(_Sizes(*self._sizes[:, labels]), predicted)
         outline = self._outline(boxes, image, [self._index[found.camera] for found in detections])
-        inverse_range, variance = _combine(*self._range_cues(outline, sizes, hidden, predicted))
+        inverse_range, variance = _combine(*self._range_cues(outline, sizes, hidden))
         near = 1 / np.maximum(inverse_range, self._least_inverse_range)
-        positions, covariances = self._place(outline, sizes, near, variance * near**4, predicted)
+        told = np.isfinite(predicted.distances)
+        distance, variance = _combine(
+            np.array([near + sizes.half, np.where(told, predicted.distances, 0.0)]),
+            np.array([variance * near**4 + sizes.half_variance, np.where(told, predicted.distance_stds**2, np.inf)]),
+        )
+        positions, covariances = self._place(outline, sizes, distance, variance, predicted)
         measured = predicted.sizes.copy()
         whole = outline.top_seen & outline.bottom_seen & ~hidden
         seen_height = np.where(whole, near * (outline.top - outline.bottom), np.nan)
         measured[:, 2] = np.where(np.isnan(measured[:, 2]), seen_height, measured[:, 2])
 
-        kept = np.flatnonzero(inverse_range > self._least_inverse_range)
+        in_range = np.where(told, distance < 1 / self._least_inverse_range, inverse_range > self._least_inverse_range)
+        kept = np.flatnonzero(in_range)
         positions, covariances, measured = positions[kept], covariances[kept], measured[kept]
         labels, scores, yaws = labels[kept], scores[lifted[kept]], predicted.yaws[kept]
         ends = np.searchsorted(image[kept], np.arange(len(detections) + 1)).tolist()
@@ -211,7 +219,7 @@ class Lifter:
             bottom_seen=y2 < bottom_border,
         )
 
-    def _range_cues(self, outline: _Outline, sizes: _Sizes, hidden: Mask, predicted: _Predicted) -> tuple[Float, Float]:
+    def _range_cues(self, outline: _Outline, sizes: _Sizes, hidden: Mask) -> tuple[Float, Float]:
         """Inverse ranges to the near face and their variances, both (cues, N); infinite where a cue is of no use.
 
         Width is none of them: it depends on the heading, which is unknown, by more than a factor of two.
@@ -231,25 +239,20 @@ class Lifter:
         nearer = 2 * np.maximum(np.maximum(ground, height), _TINY)
 
         whole = outline.top_seen & outline.bottom_seen
-        of_outline = np.array(
+        variances = np.array(
             [
                 np.where(outline.bottom_seen, ground_variance, np.inf),
                 np.where(whole, height_variance, np.inf),
                 np.where(outline.bottom_seen, np.inf, nearer**2 / 3),
             ]
         )
-        of_outline *= np.where(hidden, OCCLUDED_STD**2, 1.0)
-
-        told = np.isfinite(predicted.distances)
-        depth = 1 / np.where(told, np.maximum(predicted.distances - sizes.half, LEAST_NEAR_M), 1.0)
-        depth_variance = np.where(told, (predicted.distance_stds * depth**2) ** 2, np.inf)
-        return np.vstack([ground, height, nearer, depth]), np.vstack([of_outline, depth_variance])
+        return np.array([ground, height, nearer]), variances * np.where(hidden, OCCLUDED_STD**2, 1.0)
 
     def _place(
-        self, outline: _Outline, sizes: _Sizes, near: Float, range_variance: Float, predicted: _Predicted
+        self, outline: _Outline, sizes: _Sizes, distance: Float, range_variance: Float, predicted: _Predicted
     ) -> tuple[Float, Float]:
         """Centres (N, 3) and covariances (N, 3, 3): ellipsoids along the line of sight."""
-        distance = near + sizes.half
+        near = np.maximum(distance - sizes.half, LEAST_NEAR_M)
         half_angle = outline.half_angle
         turn = _middle(-half_angle, half_angle, sizes.half / distance, outline.right_seen, outline.left_seen)
         rise = _middle(
@@ -273,7 +276,7 @@ class Lifter:
         axes[:, 0, 0], axes[:, 1, 0], axes[:, 2, 0] = x, y, rise / distance
         axes[:, 0, 1], axes[:, 1, 1] = -y, x
         axes[:, 2, 2] = 1.0
-        variances = np.array([range_variance + sizes.half_variance, across, upwards]).T
+        variances = np.array([range_variance, across, upwards]).T
         return positions, (axes * variances[:, None]) @ axes.transpose(0, 2, 1)
 
 
@@ -283,9 +286,14 @@ def _usual_sizes(config: FusionConfig) -> Float:
     length, width, height, length_std, width_std, height_std = np.array(
         [[p.length_m, p.width_m, p.height_m, p.length_std_m, p.width_std_m, p.height_std_m] for p in priors]
     ).T
-    half = (length + width) / np.pi  # the mean over all headings of (length |cos| + width |sin|) / 2
-    over_headings = (length**2 + width**2) / 8 + length * width / (2 * np.pi) - half**2
-    return np.stack([height, height_std**2, half, over_headings + (length_std**2 + width_std**2) / np.pi**2])
+    half, variance = _over_headings(length, width)
+    return np.stack([height, height_std**2, half, variance + (length_std**2 + width_std**2) / np.pi**2])
+
+
+def _over_headings(length: Float, width: Float) -> tuple[Float, Float]:
+    """Mean and variance over all headings of (length |cos| + width |sin|) / 2."""
+    half = (length + width) / np.pi
+    return half, (length**2 + width**2) / 8 + length * width / (2 * np.pi) - half**2
 
 
 def _unpredicted(count: int) -> _Predicted:
@@ -294,17 +302,23 @@ def _unpredicted(count: int) -> _Predicted:
 
 
 def _told_sizes(usual: _Sizes, predicted: _Predicted) -> _Sizes:
-    """The sizes that the detector predicts, where it does: with the heading known, half the extent is too."""
+    """The sizes that the detector predicts, where it does: with the heading known, half the extent is too.
+
+    A predicted heading is right with a probability of `HEADING_TRUST`; else it is as good as any.
+    """
     length, width, height = predicted.sizes.T
     along = predicted.directions[:, 0] * np.cos(predicted.yaws) + predicted.directions[:, 1] * np.sin(predicted.yaws)
     across = np.sqrt(np.maximum(1 - along**2, 0))
     half = (length * np.abs(along) + width * across) / 2
+    any_half, any_variance = _over_headings(length, width)
+    mean = HEADING_TRUST * half + (1 - HEADING_TRUST) * any_half
+    spread = (1 - HEADING_TRUST) * (any_variance + HEADING_TRUST * (half - any_half) ** 2)
     told = np.isfinite(half)
     return _Sizes(
         height=np.where(told, height, usual.height),
         height_variance=np.where(told, (PREDICTED_SIZE_STD * height) ** 2, usual.height_variance),
-        half=np.where(told, half, usual.half),
-        half_variance=np.where(told, (PREDICTED_SIZE_STD * half) ** 2, usual.half_variance),
+        half=np.where(told, mean, usual.half),
+        half_variance=np.where(told, spread + (PREDICTED_SIZE_STD * mean) ** 2, usual.half_variance),
     )
 
 

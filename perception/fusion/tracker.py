@@ -72,7 +72,8 @@ class Tracker:
         A sensor that looked and found nothing sends empty `Measurements`; one that did not look, none. Several sensors
         may see the same object. `map_from_base` is the ego pose at `stamp_ns`; either it and all measurements have
         one, or none. What its sensor has looked for in vain, and nobody seen for `coast_s`, is not given, but may be
-        seen again until `delete_s`, under its old id. Raises `MeasurementError` for values that cannot be, before anything is taken in.
+        seen again until `delete_s`, under its old id. Raises `MeasurementError` for values that cannot be, before
+        anything is taken in.
         """
         fixed_from_base = _checked_pose(map_from_base)
         for look in measurements:

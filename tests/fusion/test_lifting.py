@@ -226,6 +226,19 @@ def test_a_predicted_depth_weighs_as_much_as_it_says_it_is_worth() -> None:
     assert moved[1] == pytest.approx(30, abs=1)
 
 
+@pytest.mark.parametrize("yaw", [0.0, 0.7, np.pi / 2])
+def test_a_wrong_heading_does_not_move_a_car_whose_depth_is_told(yaw: float) -> None:
+    """Where its box meets the ground is a face of the car, half a length or half a width from its centre."""
+    taken_by = camera()
+    found = told(taken_by, [stand(9.0, 0.5, CAR, yaw)], CAR, depth_std=0.05)
+    assert found.attributes is not None
+    turned = replace(found.attributes, alphas=found.attributes.alphas + np.float32(np.pi / 2))
+    for attributes in (found.attributes, turned):
+        measured = lift(taken_by, replace(found, attributes=attributes))
+        assert measured.positions[0, 0] == pytest.approx(9.0, abs=0.35)
+        assert abs(measured.positions[0, 0] - 9.0) < 1.5 * range_std(measured, taken_by)[0]
+
+
 def test_cameras_with_and_without_attributes_go_together() -> None:
     rig = {name: camera(name, yaw) for name, yaw in (("A", 0.0), ("B", 60.0))}
     places = [stand(15.0, 1.0, CAR)]
