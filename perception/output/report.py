@@ -29,7 +29,11 @@ def print_report(
     console.print(stages_table(ledger))
     console.print(Text("Each camera's own time, ms", "bold"))
     console.print(_cameras(ledger))
-    for line in (_ticks(ledger, stepped=stepped), *_left_out(ledger, stepped=stepped), _results(directory, files)):
+    for line in (
+        _ticks(ledger, stepped=stepped),
+        *_left_out(ledger, measured=not (stepped or assumed)),
+        _results(directory, files),
+    ):
         console.print(line, soft_wrap=True)
 
 
@@ -110,7 +114,7 @@ def _by(ledger: Ledger) -> str:
     return f" by up to {_ms(row.measured.max - row.budget_ms)} ms"
 
 
-def _left_out(ledger: Ledger, *, stepped: bool) -> list[Text]:
+def _left_out(ledger: Ledger, *, measured: bool) -> list[Text]:
     """What enforcement did, where it did anything: what was left out in time's want, and the levels of the ladder."""
     lines = []
     cut_off = {camera: count for camera, count in ledger.cut_off.items() if count}
@@ -123,7 +127,7 @@ def _left_out(ledger: Ledger, *, stepped: bool) -> list[Text]:
         uses = (f"{level}: {use.ticks}" for level, use in sorted(ledger.levels.items()))
         lines.append(Text.assemble(("Levels", "bold"), f"   ticks on each: {', '.join(uses)}"))
     looked = sum(stages["nms"].count for stages in ledger.cameras().values())
-    if not stepped and ledger.dropped * len(ledger.cut_off) + sum(cut_off.values()) > looked:
+    if measured and ledger.dropped * len(ledger.cut_off) + sum(cut_off.values()) > looked:
         slow = "more frames came too late than were looked at; --pace stepped looks at all, however long it takes"
         lines.append(Text.assemble(("Slow", "bold yellow"), f"     {slow}"))
     return lines
