@@ -199,8 +199,11 @@ class Governor:
         return self._look(tick)[1]
 
     def ingest_until_ns(self, arrival_ns: int) -> int:
-        """Until only the budgets of the channels and the reserve are left, and not less than the budget of ingest."""
-        spare_ns = self._end_to_end_ns - self._reserve_ns - self._channel_ns
+        """Until only the budgets of the channels and the reserve are left, and not less than the budget of ingest.
+
+        The headroom of the reserve is for the channels to give: they are what is cut off for it.
+        """
+        spare_ns = self._end_to_end_ns - round(self._reserve_ns / _HEADROOM) - self._channel_ns
         return arrival_ns + max(spare_ns, self._ingest_ns)
 
     def plan(self, frames: FrameSet, now_ns: int) -> Plan:
