@@ -25,9 +25,10 @@ a preloaded library; the disk is a small tmpfs. One daemon has to live through t
 that end it. Real GStreamer pipelines, a real RTSP server that dies and comes back, and V4L2 as the kernel's header has
 it are in [tests/ingest/cameras](../ingest/cameras).
 
-`python -m tests.faults --deadline-ms {deadline}` wrote this page, on {cpu}, {cores} cores. The deadline
-was {deadline} ms where a row does not say otherwise. A fault is about `CAM_LEFT`; where another camera is named, the
-machine was too busy for it. Lines of the log are those that the tests look for.
+Written by `python -m tests.faults --deadline-ms {deadline}`, on {cores} cores ({cpu}).
+That deadline holds where a row does not say otherwise. Faults are about `CAM_LEFT`; where another camera is named, the
+machine was busy with something else. Of the log there are the lines that the tests look for. A recording that failed is
+tried again every second here, and every thirty on the vehicle.
 
 {table}"""
 

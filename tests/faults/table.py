@@ -10,6 +10,7 @@ from tests.faults.vehicle import Window
 HEAD: Final = ("fault", "published meanwhile", "logged", "recovers by itself")
 DEADLINE: Final = "PERCEPTION_FAULTS_DEADLINE_MS"
 _PRIORITY: Final = re.compile("^(warning|error): ")
+_OF_THE_RUN: Final = re.compile(r"\d{9,}|(?<=127\.0\.0\.1:)\d+|/\S+(?=/\w+\.\w+: )")  # stamps, ports, directories
 _AT_ONCE_S: Final = 0.5
 
 
@@ -39,8 +40,8 @@ def _published(seen: Window) -> str:
 
 
 def _logged(seen: Window) -> str:
-    lines = [_PRIORITY.sub("", re.sub(r"\d{9,}", "…", line.partition(" (and ")[0])) for line in seen.looked_for]
-    return "<br>".join(f"`{line}`" for line in lines) or "nothing"
+    lines = [_OF_THE_RUN.sub("…", line.partition(" (and ")[0]) for line in seen.looked_for]
+    return "<br>".join(f"`{_PRIORITY.sub('', line)}`" for line in lines) or "nothing"
 
 
 def _recovers(seen: Window) -> str:
