@@ -47,7 +47,7 @@ from perception.config import Config
 from perception.errors import ConfigError, PerceptionError
 from perception.governor import Enforcement
 from perception.ingest.live import Live
-from perception.ingest.open_cameras import live_rig, open_camera
+from perception.ingest.open_cameras import live_rig, open_cameras
 from perception.ingest.open_drive import open_drive
 from perception.ingest.replay import Replay
 from perception.output.endpoints import Endpoints, routes
@@ -155,13 +155,10 @@ def _on_cameras(chosen: Config, while_quiet: Quiet) -> AbstractContextManager[As
     rig, clock = live_rig(chosen), LiveClock()
 
     def cameras(backend: Backend, enforcement: Enforcement) -> Live:
-        began_ns = clock.now_ns()
-        return Live(
+        return open_cameras(
+            chosen,
             rig,
-            {name: open_camera(chosen.cameras[name], camera, began_ns) for name, camera in rig.items()},
-            chosen.cameras,
             clock,
-            chosen.sync,
             threads=backend.threads,
             needed=backend.needed,
             enforcement=enforcement,

@@ -19,6 +19,7 @@ from typing import Any, Final
 from perception import daemon, ticker
 from perception.channel import WorkerChannel
 from perception.config import FileCamera
+from perception.ingest import open_cameras
 from perception.ingest.cameras.camera import CameraError, Shot
 from perception.output import events
 from perception.output.background import Background
@@ -106,7 +107,7 @@ def run_task(self: Task[Any, Any]) -> None:
 _make_channel, _run_task = WorkerChannel.__init__, Task.run
 
 if __name__ == "__main__":
-    vars(daemon)["open_camera"] = open_camera
+    vars(open_cameras)["open_camera"] = open_camera
     vars(ticker)["Background"] = partial(Background, retry_s=1.0)
     WorkerChannel.__init__ = make_channel  # type: ignore[method-assign]
     Task.run = run_task  # type: ignore[method-assign]
