@@ -24,7 +24,7 @@ def source(case: Case) -> Finding:
     replay, cameras = case.config.replay, case.config.cameras
     if replay is not None:
         if replay.exists():
-            return Finding("source", "ok", str(replay))
+            return Finding("source", "ok", str(replay.resolve()))
         return Finding("source", "missing", f"{replay}: there is no such drive", "name another with replay or --replay")
     if cameras:
         return Finding("source", "ok", ", ".join(f"{name} ({camera.source})" for name, camera in cameras.items()))
