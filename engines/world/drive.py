@@ -59,6 +59,7 @@ _JITTER_MS: Final = 0.12
 _STATIC_EVERY: Final = 10
 QUALITY: Final = 80
 _OVERSAMPLE: Final = 2
+_POSE_DIGITS: Final = 9
 _GRAIN_M: Final = 1 / 64
 """LiDAR coordinates are rounded to this, which compresses and is less than its noise."""
 
@@ -289,5 +290,7 @@ def _colour(label: int, alpha: float) -> Color:
 
 
 def _place(translation: Any, rotation: Any, pose: Transform) -> None:
-    translation.x, translation.y, translation.z = pose.translation.tolist()
-    rotation.x, rotation.y, rotation.z, rotation.w = quaternion_from_rotation(pose.rotation).tolist()
+    """Without the last digits, in which sines and cosines of one processor differ from those of another."""
+    place, turn = (np.round(v, _POSE_DIGITS) + 0.0 for v in (pose.translation, quaternion_from_rotation(pose.rotation)))
+    translation.x, translation.y, translation.z = place.tolist()
+    rotation.x, rotation.y, rotation.z, rotation.w = turn.tolist()
