@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,7 +35,7 @@ class Tensors:
 
 
 class Runner:
-    """One model on the CPU, for one image at a time; `spec` is how it wants them."""
+    """One model on the CPU, for one image at a time; `spec` is how it wants them, `inferences_s` what each took."""
 
     def __init__(self, model: Path, config: DetectorConfig, nms: NmsConfig, threads: int) -> None:
         self._detector = openvino.load(model, threads=threads, cameras=1, input_size=config.input_size)
@@ -43,12 +44,16 @@ class Runner:
         self._head: Head = recognised.head
         self._request: InferenceRequest = self._detector.request()
         self._nms = NumpyNms(nms)
+        self.inferences_s: list[float] = []
 
     def __call__(self, tensor: Float32) -> Candidates:
         """What is in one image, in pixels of the input."""
         self._request.input[...] = tensor[0]
+        began = time.perf_counter()
         self._request.submit()
-        return self._nms(self._head(self._request.collect()))
+        outputs = self._request.collect()
+        self.inferences_s.append(time.perf_counter() - began)
+        return self._nms(self._head(outputs))
 
     def close(self) -> None:
         """Release the runtime."""
