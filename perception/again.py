@@ -126,6 +126,8 @@ def _changes(key: str, before: Any, now: Any) -> Iterator[str]:
 
 def same(run: Path, directory: Path) -> str:
     """Whether a run came out the same, in a line."""
+    if not (run / SUMMARY).is_file():
+        return f"{run} is an event: its frames and decisions, and no results of its own to compare with"
     for name in (TRACKS, DETECTIONS):
         try:
             with (run / name).open("rb") as then, (directory / name).open("rb") as now:
