@@ -21,7 +21,7 @@ from perception.config import Config, DetectorConfig
 from perception.cuda.nvidia import present_gpu
 from perception.errors import BackendError, ConfigError
 from perception.faults import Faults
-from perception.messages import Camera, Frame, InputSpec, Rig, Span
+from perception.messages import Camera, Frame, InputSpec, Needed, Rig, Span
 from perception.stages import Channel
 
 if TYPE_CHECKING:
@@ -49,12 +49,12 @@ class Preprocessing(NamedTuple):
 class Backend:
     """The channels of a rig on each level of the ladder, warm and ready; `notes` says once what was chosen.
 
-    Levels with the same detector share their channels. `needed` is the (width, height) that each camera's images are
-    looked at in: ingest need not decode much more. `faults` tells what went wrong in the channels so far, a line each.
+    Levels with the same detector share their channels. `needed` is what they make of each camera's images: ingest does
+    no more than that. `faults` tells what went wrong in the channels so far, a line each.
     """
 
     channels: Sequence[Mapping[str, Channel]]
-    needed: Mapping[str, tuple[int, int]]
+    needed: Mapping[str, Needed]
     threads: int
     notes: tuple[str, ...]
     faults: Callable[[], list[str]]
@@ -160,6 +160,7 @@ def build(config: Config, rig: Rig, clock: Clock, detectors: Sequence[DetectorCo
             levels.append(loaded.index(detector))
         return Backend(
             channels=[sets[index].channels for index in levels],
+            # what they take as it comes is the same for all: they share the preprocessing
             needed={name: max(of.needed[name] for of in sets) for name in rig},
             threads=threads,
             notes=(*sets[0].notes, *(f"on the ladder: {note}" for of in sets[1:] for note in of.notes)),
@@ -172,7 +173,7 @@ class _ChannelSet(NamedTuple):
     """One detector, with a channel for each camera."""
 
     channels: Mapping[str, Channel]
-    needed: Mapping[str, tuple[int, int]]
+    needed: Mapping[str, Needed]
     notes: tuple[str, ...]
     close: Callable[[], None]
 
@@ -216,10 +217,10 @@ def _channel_set(
     preprocessing = choose_preprocess(config.preprocess, "cpu")
 
     channels: dict[str, Channel] = {}
-    needed: dict[str, tuple[int, int]] = {}
+    needed: dict[str, Needed] = {}
     for camera in rig.values():
         preprocess = _preprocessor(preprocessing.name, camera, input_spec)
-        needed[camera.name] = preprocess.letterbox.resized_size
+        needed[camera.name] = Needed(preprocess.letterbox.resized_size)
         channels[camera.name] = WorkerChannel(
             camera.name,
             preprocess=preprocess,

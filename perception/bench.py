@@ -51,7 +51,7 @@ from perception.governor import Enforcement, Undisturbed
 from perception.ingest.decode import decode_image
 from perception.ingest.open_drive import open_drive
 from perception.ingest.replay import Replay
-from perception.messages import EncodedImage, Image, Rig, Tick
+from perception.messages import EncodedImage, Image, Needed, Rig, Tick
 from perception.output.files import write_whole
 from perception.output.jsonl import TracksWriter
 from perception.output.summary import machine
@@ -133,7 +133,7 @@ class Floor:
         return decoded - started, time.monotonic_ns() - prepared
 
     def _decode(self, camera: str, encoded: EncodedImage) -> Image:
-        needed = self._preprocess[camera].letterbox.resized_size
+        needed = Needed(self._preprocess[camera].letterbox.resized_size)
         return decode_image(encoded.data, self._rig[camera], needed)
 
 

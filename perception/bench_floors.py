@@ -63,7 +63,7 @@ def preprocess_floor(gpu: Gpu, parts: ChannelParts, camera: Camera) -> dict[str,
     """What moving the bytes of one camera's preprocessing takes at the speed of plain copies; in milliseconds."""
     width, height = camera.width, camera.height
     frame_bytes, spec = width * height * 3 // 2, parts.recognised.input_spec
-    _, resized_height = parts.needed(camera)
+    _, resized_height = parts.needed(camera).size
     looked_at = frame_bytes * min(1.0, 2 * resized_height / height)  # two rows for each that comes out
     written = 3 * spec.width * spec.height * 4
     with gpu.current(), gpu.stream() as stream, ExitStack() as resources:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import numpy as np
-
 from perception.clock import Clock
 from perception.config import Config
 from perception.cuda import Gpu, Stream, Workspace
@@ -25,8 +23,10 @@ from perception.detect.recognise import Recognised, recognise
 from perception.detect.tensorrt_library import MODULES, WITHOUT_RTX, Flavor
 from perception.errors import BackendError, ConfigError
 from perception.faults import Faults
-from perception.messages import Camera, Frame, Rig, Span
+from perception.messages import REDUCTIONS, Camera, Frame, Needed, Rig, Span
 from perception.nms.cuda import ResultBlock, suppress
+from perception.pixels import blank
+from perception.preprocess import dali, kernel
 from perception.preprocess.kernel import KernelPreprocessor
 from perception.preprocess.letterbox import Letterbox
 
@@ -35,8 +35,11 @@ if TYPE_CHECKING:
 
 Runtime = Literal["tensorrt", "onnxruntime"]
 PreprocessName = Literal["kernel", "dali"]
-_REDUCTIONS = (1, 2, 4, 8)
 _WITH_CUDA = "pip install onnxruntime-gpu in its place"
+_TAKEN = {
+    "kernel": "NV12 and YUYV go to the GPU as cameras give them; all else is decoded on the CPU",
+    "dali": "JPEGs are decoded on the GPU, but for those that it refuses; all else on the CPU",
+}
 
 
 class Chosen(NamedTuple):
@@ -113,7 +116,7 @@ class GpuChannels:
     """One detector, with a channel for each camera; `needed` is as `backends.Backend` has it."""
 
     channels: Mapping[str, CudaChannel]
-    needed: Mapping[str, tuple[int, int]]
+    needed: Mapping[str, Needed]
     notes: tuple[str, ...]
     close: Callable[[], None]
 
@@ -152,6 +155,7 @@ def build(
             f"runtime: {runtime.runtime}, {runtime.reason}",
             *engine.notes,
             *recognised.notes,
+            f"images: {_TAKEN[preprocess]}",
             why,
             *(() if described is None else (described.line(),)),
         )
@@ -215,24 +219,22 @@ class ChannelParts:
                 hang_s=self.config.enforcement.hang_s,
             )
 
-    def needed(self, camera: Camera) -> tuple[int, int]:
-        """The (width, height) that the camera's images are looked at in."""
-        spec = self.recognised.input_spec
-        return Letterbox.fit((camera.width, camera.height), (spec.width, spec.height), spec.pad_position).resized_size
+    def needed(self, camera: Camera) -> Needed:
+        """What its channel makes of the camera's images."""
+        spec, size = self.recognised.input_spec, (camera.width, camera.height)
+        fitted = Letterbox.fit(size, (spec.width, spec.height), spec.pad_position)
+        return Needed(fitted.resized_size, dali.TAKES if self.preprocess == "dali" else kernel.takes(size))
 
     def _preprocessor(self, camera: Camera, stream: Stream, context: EngineContext) -> GpuPreprocessor:
         size, spec, target = (camera.width, camera.height), self.recognised.input_spec, context.input
         if self.preprocess == "dali":
-            from perception.preprocess.dali import DaliGpuPreprocessor
-
-            return DaliGpuPreprocessor(
+            return dali.DaliGpuPreprocessor(
                 size,
                 spec,
                 gpu=self.device.gpu.ordinal,
                 stream=stream.handle,
                 target=target.pointer,
                 dtype=target.dtype,
-                source="pixels",
             )
         gpu, known = self.device.gpu, self.device.kernels
         return KernelPreprocessor(gpu, stream, known, size, spec, target=target.pointer, dtype=target.dtype)
@@ -259,10 +261,10 @@ def launches_graphs(config: Config, gpu: Gpu, engine: GpuEngine, preprocess: Pre
 
 
 def _warm_up(
-    channel: CudaChannel, camera: Camera, needed: tuple[int, int], faults: Faults, *, graphs: bool, rounds: int = 2
+    channel: CudaChannel, camera: Camera, needed: Needed, faults: Faults, *, graphs: bool, rounds: int = 2
 ) -> None:
-    """Run black frames of every size that ingest may give: the first inference allocates, the first launch uploads."""
-    for frame in _black(camera, needed):
+    """Run blank frames of all kinds that ingest may give: the first inference allocates, the first launch uploads."""
+    for frame in _blank(camera, needed):
         for _ in range(rounds):
             _run(channel, frame, faults)
         if graphs:
@@ -273,11 +275,13 @@ def _warm_up(
 def _run(channel: CudaChannel, frame: Frame, faults: Faults) -> None:
     channel.submit(frame)
     if channel.collect() is None:
-        raise BackendError(f"a black image fails: {faults.lines()[0]}")
+        raise BackendError(f"a blank image fails: {faults.lines()[0]}")
 
 
-def _black(camera: Camera, needed: tuple[int, int]) -> list[Frame]:
-    """Black frames of the camera's size, and of the parts of it that a decoder gives where no more is needed."""
-    spare = min(camera.width / needed[0], camera.height / needed[1])
-    sizes = [(-(-camera.height // by), -(-camera.width // by)) for by in _REDUCTIONS if by == 1 or spare >= 2 * by]
-    return [Frame(camera.name, np.zeros((*size, 3), np.uint8), 0, 0, Span(0, 0)) for size in sizes]
+def _blank(camera: Camera, needed: Needed) -> list[Frame]:
+    """Blank frames of the camera's size, of the parts of it that a decoder gives where no more is needed, and raw."""
+    size, formats = (camera.width, camera.height), sorted(needed.as_they_come)
+    largest = needed.reduction(size)
+    sizes = [(-(-camera.width // by), -(-camera.height // by)) for by in REDUCTIONS if by <= largest]
+    images = [*(blank("bgr", of) for of in sizes), *(blank(form, size) for form in formats)]
+    return [Frame(camera.name, image, 0, 0, Span(0, 0)) for image in images]

@@ -108,20 +108,20 @@ class CudaChannel:
         self._capture_ns, self._started_ns = frame.capture_ns, self._now_ns()
         try:
             variant = self._preprocess.stage(frame)
+            with self._gpu.current():
+                self._busy = True
+                self._launched_ns = self._now_ns()
+                graph = self._graphs.get(variant)
+                if graph is None:
+                    self._enqueue()
+                else:
+                    graph.launch()
+                # Not part of the graph: that leaves a mark from the launch before as done until it gets there.
+                self._stream.record(self._done)
         except ValueError as error:
+            self._busy = False  # there is no more than a mark on the stream
             line = f"{self._camera}: frame captured at {frame.capture_ns} ns: preprocess failed: {error}"
             self._faults.add((self._camera, "preprocess"), line)
-            return
-        with self._gpu.current():
-            self._busy = True
-            self._launched_ns = self._now_ns()
-            graph = self._graphs.get(variant)
-            if graph is None:
-                self._enqueue()
-            else:
-                graph.launch()
-            # Not part of the graph: that leaves a mark from the launch before as done until it gets there.
-            self._stream.record(self._done)
 
     def collect(self, until_ns: int | None = None) -> ChannelResult | None:
         """Wait for the frame submitted last, `until_ns` at most; None when it was cut off, or could not be staged."""

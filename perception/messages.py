@@ -70,6 +70,9 @@ class Camera:
     distortion: Float = field(default_factory=lambda: np.zeros(0))
 
 
+REDUCTIONS: Final = (1, 2, 4, 8)
+"""What decoders of JPEGs can divide the size of an image by, rounding up."""
+
 NO_IMAGE: Final[Image] = np.zeros((0, 0, 3), np.uint8)
 """The image of a frame that was not decoded: nobody looks at it, or it was not there in time."""
 
@@ -84,13 +87,44 @@ class EncodedImage(NamedTuple):
     data: bytes
 
 
+ImageFormat = Literal["bgr", "nv12", "yuyv", "jpeg"]
+"""What the bytes of an image are."""
+
+
+def format_of(image: Image) -> ImageFormat:
+    """What an image is, which its shape tells, as it does in OpenCV.
+
+    (H, W, 3) is BGR, (H, W, 2) YUYV, (H * 3 / 2, W) NV12, and (N,) a JPEG of so many bytes.
+    """
+    if image.ndim < 3:
+        return "jpeg" if image.ndim == 1 else "nv12"
+    return "yuyv" if image.shape[2] == 2 else "bgr"
+
+
+class Needed(NamedTuple):
+    """What is needed of a camera's images.
+
+    They are looked at in `size` (width, height), so larger ones may be decoded smaller. They may be left in any of the
+    formats `as_they_come`, where they come in them; all others are made BGR.
+    """
+
+    size: tuple[int, int]
+    as_they_come: frozenset[ImageFormat] = frozenset()
+
+    def reduction(self, image_size: tuple[int, int]) -> int:
+        """What a decoder may divide the size of an image by, so that at least twice what is needed is left."""
+        spare = min(image_size[0] / self.size[0], image_size[1] / self.size[1])
+        return max(by for by in REDUCTIONS if by == 1 or spare >= 2 * by)
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One image of one camera.
 
     `image` is (H, W, 3) uint8 BGR at the size of the camera's calibration, or at a half, a quarter or an eighth of it,
-    rounded up, where no more is needed; it is `NO_IMAGE` where it was not decoded. `arrival_ns` is when its bytes were
-    in memory, `ingest` the span in which they became an image. `map_from_base` is the ego pose at `capture_ns`.
+    rounded up, where no more is needed; or it is left as it came, in another `format_of` those that its channel takes.
+    It is `NO_IMAGE` where nobody looks at it. `arrival_ns` is when its bytes were in memory, `ingest` the span in which
+    they became an image. `map_from_base` is the ego pose at `capture_ns`.
     """
 
     camera: str

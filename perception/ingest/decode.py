@@ -10,7 +10,6 @@ import struct
 from typing import Final, cast
 
 import av
-import cv2
 import numpy as np
 from av.codec.context import Flags
 from av.error import FFmpegError
@@ -18,7 +17,8 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
 from perception.ingest.formats import image_format, looks_like
-from perception.messages import Camera, Image
+from perception.messages import Camera, Image, Needed
+from perception.pixels import decode
 
 VIDEO_CODECS: Final = {"h264": "h264", "h265": "hevc"}
 """Foxglove's name of a video format to FFmpeg's of its decoder."""
@@ -27,12 +27,7 @@ _MAX_BYTES: Final = 64 * 2**20
 _MAX_PIXELS: Final = 2**26
 _END_OF_JPEG: Final = b"\xff\xd9"
 _END_OF_PNG: Final = b"IEND\xaeB`\x82"
-_FLAGS: Final = {
-    1: cv2.IMREAD_COLOR,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-}
+_HUFFMAN_TABLES: Final = b"\xff\xc4"
 _START_OF_FRAME: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
@@ -40,12 +35,12 @@ class UndecodableError(Exception):
     """An image that cannot be used, with the reason."""
 
 
-def decode_image(data: bytes, camera: Camera, needed: tuple[int, int] | None = None) -> Image:
+def decode_image(data: bytes, camera: Camera, needed: Needed | None = None) -> Image:
     """Decode a JPEG or PNG to (H, W, 3) uint8 BGR at the size of the camera's calibration.
 
-    Where only `needed` (width, height) pixels are looked at, a JPEG of at least four times that size is decoded at a
-    half, a quarter or an eighth of its own, so that at least twice what is needed is left: fewer coefficients to
-    transform, and bilinear resizing from there still sees every pixel, as it does not from the full size.
+    Where no more is `needed`, a JPEG of at least four times that size is decoded at a half, a quarter or an eighth of
+    its own: fewer coefficients to transform, and bilinear resizing from there still sees every pixel, as it does not
+    from the full size. Where a JPEG may stay one, it is checked as far as that goes without decoding it.
 
     The orientation that EXIF asks for is not applied: calibration refers to the sensor's rows and columns.
     """
@@ -58,18 +53,13 @@ def decode_image(data: bytes, camera: Camera, needed: tuple[int, int] | None = N
     if size is None:
         raise UndecodableError(f"the {form} image is cut short or corrupt")
     check_size(size, camera)
-    image = _imdecode(data, _reduction(size, needed) if form == "jpeg" else 1)
-    if image is None:
-        raise UndecodableError(f"the {form} image does not decode")
-    return image
-
-
-def _reduction(size: tuple[int, int], needed: tuple[int, int] | None) -> int:
-    """What to divide an image's size by."""
-    if needed is None:
-        return 1
-    spare = min(size[0] / needed[0], size[1] / needed[1])
-    return max(by for by in _FLAGS if by == 1 or spare >= 2 * by)
+    encoded = np.frombuffer(data, np.uint8)
+    if needed is not None and form in needed.as_they_come and _HUFFMAN_TABLES in data:  # webcams may leave them out
+        return encoded
+    try:
+        return decode(encoded, needed.reduction(size) if needed is not None and form == "jpeg" else 1)
+    except ValueError:
+        raise UndecodableError(f"the {form} image does not decode") from None
 
 
 class VideoDecoder:
@@ -109,14 +99,6 @@ def frame_to_image(frame: VideoFrame, camera: Camera) -> Image:
         raise UndecodableError("a picture that its video stream marks as corrupt")
     check_size((frame.width, frame.height), camera)
     return cast("Image", frame.to_ndarray(format="bgr24"))
-
-
-def _imdecode(data: bytes, reduction: int) -> Image | None:
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS[reduction] | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error:
-        return None
-    return cast("Image | None", image)  # OpenCV's types know neither None nor that colour images are uint8
 
 
 def check_size(size: tuple[int, int], camera: Camera) -> None:

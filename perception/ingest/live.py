@@ -21,7 +21,7 @@ from perception.ingest.cameras.mailbox import StaleError
 from perception.ingest.cameras.pixels import to_image
 from perception.ingest.decode import UndecodableError
 from perception.ingest.synchroniser import Group, Synchroniser
-from perception.messages import NO_IMAGE, EncodedImage, Frame, FrameSet, Image, Rig, Span
+from perception.messages import NO_IMAGE, EncodedImage, Frame, FrameSet, Image, Needed, Rig, Span
 
 _WAIT_S: Final = 0.2
 _CLOSE_S: Final = 1.0
@@ -73,7 +73,7 @@ class Live:
         sync: SyncConfig,
         *,
         threads: int,
-        needed: Mapping[str, tuple[int, int]] | None = None,
+        needed: Mapping[str, Needed] | None = None,
         enforcement: Enforcement | None = None,
         on_quiet: Callable[[float], None] = lambda _: None,
     ) -> None:

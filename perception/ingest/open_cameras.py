@@ -11,7 +11,7 @@ from perception.governor import Enforcement
 from perception.ingest.cameras.camera import Device
 from perception.ingest.live import Live
 from perception.ingest.rig import load_rig
-from perception.messages import Camera, Rig
+from perception.messages import Camera, Needed, Rig
 
 
 def live_rig(config: Config) -> Rig:
@@ -39,7 +39,7 @@ def open_cameras(
     clock: LiveClock,
     *,
     threads: int,
-    needed: Mapping[str, tuple[int, int]],
+    needed: Mapping[str, Needed],
     enforcement: Enforcement,
     on_quiet: Callable[[float], None],
 ) -> Live:

@@ -18,7 +18,7 @@ from perception.governor import Enforcement, Undisturbed
 from perception.ingest.decode import VIDEO_CODECS, UndecodableError, VideoDecoder, decode_image, frame_to_image
 from perception.ingest.drive import Drive, Packet
 from perception.ingest.synchroniser import Group, Grouping, Synchroniser
-from perception.messages import NO_IMAGE, Camera, EncodedImage, Frame, FrameSet, Image, Span
+from perception.messages import NO_IMAGE, Camera, EncodedImage, Frame, FrameSet, Image, Needed, Span
 
 _LOOK_AHEAD: Final = 2
 _USUAL_PERIOD_NS: Final = 100_000_000
@@ -61,8 +61,8 @@ class Replay:
     synchroniser is driven by the log times of the recording. A frame that does not decode is missing from its set; so
     is one that has not arrived when `enforcement` wants the set handed over, as it would be from a live camera.
 
-    `needed` is the (width, height) that each camera's images are looked at in; larger ones may be decoded smaller, as
-    `decode_image` says. Without it all images have their full size.
+    `needed` is what the channels make of each camera's images; `decode_image` says what is spared. Without it all are
+    decoded, at their full size.
 
     `enforcement` says which images nobody looks at, so that they are not decoded (but for those of videos, where later
     ones need them), and when a set is handed over at the latest: with `NO_IMAGE` for what is not decoded by then.
@@ -81,7 +81,7 @@ class Replay:
         *,
         threads: int,
         loop: int = 1,
-        needed: Mapping[str, tuple[int, int]] | None = None,
+        needed: Mapping[str, Needed] | None = None,
         enforcement: Enforcement | None = None,
         grouping: Grouping[Packet] | None = None,
     ) -> None:
@@ -277,7 +277,7 @@ class _Video:
         return self.decoder.decode(data, camera)
 
 
-def _decode(packet: Packet, camera: Camera, needed: tuple[int, int] | None) -> Image:
+def _decode(packet: Packet, camera: Camera, needed: Needed | None) -> Image:
     if packet.picture is not None:
         return frame_to_image(packet.picture, camera)
     return decode_image(packet.data, camera, needed)

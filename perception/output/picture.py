@@ -13,6 +13,7 @@ from perception.output import drawing
 from perception.output.birdseye import BirdsEye
 from perception.output.drawing import CameraView
 from perception.output.palette import CLASS_COLOURS, Colour
+from perception.pixels import to_bgr
 
 _WIDTH: Final = 1920
 _HEIGHT: Final = 1080
@@ -96,7 +97,7 @@ class Picture:
     def draw(self, frames: FrameSet, detections: Mapping[str, Detections], published: TrackSet | None) -> Image:
         """The picture of one tick; `published` is None where the run published nothing for it."""
         canvas: Image = self._blank.copy()
-        images = {frame.camera: frame.image for frame in frames.frames}
+        images = {frame.camera: to_bgr(frame.image) for frame in frames.frames}
         nothing = TrackSet(frames.tick, frames.stamp_ns, frames.skew_ns, frames.missing, (), frames.map_from_base)
         tracks = published or nothing
         left_out = _left_out(tracks, self._views)

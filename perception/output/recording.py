@@ -31,6 +31,7 @@ from perception.budget import WAITING, charge
 from perception.messages import STAGES, Decision, EncodedImage, Frame, FrameSet, Image, Rig, Tick
 from perception.output import foxglove
 from perception.output.files import AtomicFile
+from perception.pixels import to_bgr
 
 RECORDING: Final = "recording.mcap"
 _JPEG_QUALITY: Final = 92
@@ -122,7 +123,7 @@ class RecordingWriter:
     def _record_camera(self, frame: Frame, number: int) -> None:
         name, stamp_ns = frame.camera, frame.capture_ns
         self._write(f"/{name}/camera_info", stamp_ns, number, foxglove.calibration(self._rig[name], stamp_ns))
-        if self._record_images:
+        if self._record_images and (frame.encoded or frame.decoded):
             message = foxglove.image(name, frame.encoded or as_jpeg(frame.image), stamp_ns)
             self._write(f"/{name}/{self._image_topic(name, message)}", stamp_ns, number, message)
 
@@ -228,7 +229,7 @@ class _Diagnostics:
 
 def as_jpeg(image: Image) -> EncodedImage:
     """An image of a live camera or a video file, which does not come as one."""
-    data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
+    data = cv2.imencode(".jpg", to_bgr(image), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
     return EncodedImage("jpeg", data.tobytes())
 
 

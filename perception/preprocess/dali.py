@@ -13,8 +13,13 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from perception.messages import Float32, Frame, Image, InputSpec
+from perception.errors import BackendError
+from perception.messages import REDUCTIONS, Float32, Frame, Image, ImageFormat, InputSpec, Needed, format_of
+from perception.pixels import blank, decode
 from perception.preprocess.letterbox import Letterbox
+
+TAKES: Final = frozenset[ImageFormat]({"jpeg"})
+"""The formats beside BGR that the GPU's takes."""
 
 INPUT: Final = "image"
 """What the pipelines call their input."""
@@ -34,7 +39,7 @@ def letterbox_pipeline(
     dali = _dali()
     pipeline = dali.Pipeline(batch_size=1, num_threads=1, device_id=gpu, prefetch_queue_depth=1)
     with pipeline:
-        image = _image(source, on_gpu=gpu is not None)
+        image = _pixels(gpu) if source == "pixels" else _decoded(gpu, letterbox)
         pipeline.set_outputs(_letterbox(image, letterbox, spec, half=half))
     return pipeline
 
@@ -44,18 +49,33 @@ def _dali() -> Any:
     return importlib.import_module("nvidia.dali")
 
 
-def _image(source: Source, *, on_gpu: bool) -> Any:
+def _pixels(gpu: int | None) -> Any:
+    pixels = _dali().fn.external_source(name=INPUT, dtype=_dali().types.UINT8, ndim=3, layout="HWC")
+    return pixels if gpu is None else pixels.gpu()
+
+
+def _decoded(gpu: int | None, letterbox: Letterbox) -> Any:
+    """An image at the size at which the CPU would decode it: linear resizing to a half is the mean of four pixels."""
     fn, types = _dali().fn, _dali().types
-    if source == "pixels":
-        pixels = fn.external_source(name=INPUT, dtype=types.UINT8, ndim=3, layout="HWC")
-        return pixels.gpu() if on_gpu else pixels
-    return fn.decoders.image(
+    reduction = _reduction(letterbox)
+    image = fn.decoders.image(
         fn.external_source(name=INPUT, dtype=types.UINT8, ndim=1),
-        device="mixed" if on_gpu else "cpu",
+        device="cpu" if gpu is None else "mixed",
         output_type=types.BGR,
         adjust_orientation=False,  # calibration refers to the sensor's rows and columns
-        jpeg_fancy_upsampling=True,  # chroma on the GPU as on the CPU
+        jpeg_fancy_upsampling=reduction == 1,  # "mixed" then is as OpenCV, which smooths chroma at full size only
     )
+    width, height = letterbox.image_size
+    for by in REDUCTIONS[1:]:
+        if by <= reduction:
+            size = -(-height // by), -(-width // by)
+            image = fn.resize(image, size=size, interp_type=types.INTERP_LINEAR, antialias=False)
+    return image
+
+
+def _reduction(letterbox: Letterbox) -> int:
+    """What a decoder may divide the size of an image by."""
+    return Needed(letterbox.resized_size).reduction(letterbox.image_size)
 
 
 def _letterbox(image: Any, letterbox: Letterbox, spec: InputSpec, *, half: bool) -> Any:
@@ -108,13 +128,16 @@ class DaliGpuPreprocessor:
     """On the GPU: one camera's frames to the input tensor of its engine context; satisfies `GpuPreprocessor`.
 
     `stream` is the handle of the camera's stream and `target` the device address of the tensor, (3, h, w) of `dtype`,
-    float32 or float16. Images are BGR, as for the CPU: YUV is for `KernelPreprocessor`.
+    float32 or float16. Images are BGR, as for the CPU, or JPEGs: YUV is for `KernelPreprocessor`. A JPEG that DALI
+    refuses is decoded on the CPU, which makes something of a damaged one, and where that does not either, is a
+    `ValueError`.
 
     DALI's host threads put the work on streams of its own; the camera's stream waits for it by an event, the host only
-    until it is put. So it cannot be captured into a CUDA graph. DALI gives its results where it chose: they are copied
-    to the tensor on the device, in the stream's order.
+    until it is put. For a JPEG that includes what decoding leaves to the host, which on a GPU without a decoder of its
+    own is the Huffman codes. So it cannot be captured into a CUDA graph. DALI gives its results where it chose: they
+    are copied to the tensor on the device, in the stream's order.
 
-    Not verified on hardware.
+    Raises `BackendError` where DALI decodes no JPEG here. Not verified on hardware.
     """
 
     capturable: Final = False
@@ -128,34 +151,44 @@ class DaliGpuPreprocessor:
         stream: int,
         target: int,
         dtype: np.dtype[Any],
-        source: Source,
     ) -> None:
         self.letterbox = Letterbox.fit(image_size, (spec.width, spec.height), spec.pad_position)
-        self._source = source
         self._stream, self._target = stream, ctypes.c_void_p(target)
         half = dtype == np.float16
-        self._pipeline: Any = letterbox_pipeline(self.letterbox, spec, source, gpu=gpu, half=half)
-        self._pipeline.build()
+        self._pixels: Any = letterbox_pipeline(self.letterbox, spec, "pixels", gpu=gpu, half=half)
+        self._encoded: Any = letterbox_pipeline(self.letterbox, spec, "encoded", gpu=gpu, half=half)
+        self._pixels.build()
+        self._encoded.build()
+        self._image = blank("jpeg", image_size)
         self._prepared: Any = None
+        try:
+            self._run(self._encoded, self._image)
+        except RuntimeError as error:
+            raise BackendError(f"DALI decodes no JPEG here ({error}); use preprocess: kernel") from None
 
     def stage(self, frame: Frame) -> Hashable:
-        """Copy the frame, its pixels or its encoded bytes, to where DALI reads it."""
-        if self._source == "pixels":
-            self.letterbox.check(frame.image)
-            image = frame.image
-        elif frame.encoded is not None:
-            image = np.frombuffer(frame.encoded.data, np.uint8)
-        else:
-            raise ValueError(f"a frame of {frame.camera} that does not come encoded")
-        self._pipeline.feed_input(INPUT, [image])
-        return self._source
+        """Take over the frame, its pixels or its bytes."""
+        self._image = frame.image
+        if format_of(self._image) != "jpeg":
+            self.letterbox.check(self._image)
+        return format_of(self._image)
 
     def enqueue(self) -> None:
         """Have the staged frame prepared, and the camera's stream wait for that and copy it to the tensor."""
-        # Kept until the next: the copy is yet to be made when this returns.
-        (self._prepared,) = self._pipeline.run(self._stream)
+        if format_of(self._image) != "jpeg":
+            self._run(self._pixels, self._image)
+        else:
+            try:
+                self._run(self._encoded, self._image)
+            except RuntimeError:
+                self._run(self._pixels, decode(self._image, _reduction(self.letterbox)))
         self._prepared.copy_to_external(self._target, ctypes.c_void_p(self._stream), non_blocking=True)
 
     def close(self) -> None:
         """Release its memory; the stream must be idle."""
-        self._prepared = self._pipeline = None
+        self._prepared = self._pixels = self._encoded = None
+
+    def _run(self, pipeline: Any, image: Image) -> None:
+        pipeline.feed_input(INPUT, [image])
+        # Kept until the next: the copy to the tensor is yet to be made when `enqueue` returns.
+        (self._prepared,) = pipeline.run(self._stream)

@@ -26,11 +26,14 @@ class GpuPreprocessor(Protocol):
         """Take a frame over to where the GPU can read it, on the host's time; the one before it is done by now.
 
         What the work to enqueue depends on, such as the image's size: what was captured with a frame that gave the
-        same is right for this one too.
+        same is right for this one too. `ValueError` for a frame that cannot be taken.
         """
 
     def enqueue(self) -> None:
-        """Put the work on the stream, from what was staged to the input tensor, without waiting for anything."""
+        """Put the work on the stream, from what was staged to the input tensor, without waiting for the GPU.
+
+        `ValueError` where what was staged is broken; then nothing is on the stream.
+        """
 
     def close(self) -> None:
         """Release its memory; the stream must be idle."""

@@ -9,15 +9,21 @@ import numpy as np
 
 from perception.cuda import Exchange, Gpu, Launch, Stream, blocks, kernels
 from perception.cuda.compaction import KernelsByName
-from perception.messages import Frame, Image, InputSpec
+from perception.messages import REDUCTIONS, Frame, Image, ImageFormat, InputSpec
 from perception.preprocess.letterbox import Letterbox
 
 _TILE: Final = (32, 8, 1)
 _SUFFIX: Final = {"float32": "f32", "float16": "f16"}
 
 
+def takes(image_size: tuple[int, int]) -> frozenset[ImageFormat]:
+    """The formats beside BGR of images (width, height) large: pixels share their chroma in pairs."""
+    width, height = image_size
+    return frozenset[ImageFormat]({"nv12", "yuyv"}) if width % 2 == height % 2 == 0 else frozenset()
+
+
 class _Variant(NamedTuple):
-    """How images of one shape are taken over and letterboxed; the shape tells the format, as it does in OpenCV."""
+    """How images of one shape, and so of one size and format, are taken over and letterboxed."""
 
     staging: Image
     launch: Launch
@@ -100,11 +106,11 @@ def _formats(
 ) -> list[tuple[tuple[int, ...], str, tuple[int, int], int, tuple[int, ...]]]:
     """Shape, format, (width, height), pitch in bytes and addresses of the planes of all images that may come."""
     width, height = image_size
-    reduced = [(-(-width // by), -(-height // by)) for by in (1, 2, 4, 8)]
+    reduced = [(-(-width // by), -(-height // by)) for by in REDUCTIONS]
     formats: list[tuple[tuple[int, ...], str, tuple[int, int], int, tuple[int, ...]]] = [
         ((h, w, 3), "bgr", (w, h), 3 * w, (pointer,)) for w, h in reduced
     ]
-    if width % 2 == height % 2 == 0:
+    if takes(image_size):
         formats.append(((height * 3 // 2, width), "nv12", image_size, width, (pointer, pointer + height * width)))
         formats.append(((height, width, 2), "yuyv", image_size, 2 * width, (pointer,)))
     return formats

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from perception.messages import Candidates, Float32, Image
+from perception.messages import REDUCTIONS, Candidates, Float32, Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Letterbox:
         It may come at a half, a quarter or an eighth of its size, as decoders can give it: it is the same picture.
         """
         width, height = self.image_size
-        if image.shape not in {(-(-height // by), -(-width // by), 3) for by in (1, 2, 4, 8)}:
+        if image.shape not in {(-(-height // by), -(-width // by), 3) for by in REDUCTIONS}:
             raise ValueError(f"image of shape {image.shape}, made for {(height, width, 3)}")
 
     @property

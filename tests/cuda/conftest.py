@@ -7,8 +7,10 @@ import pytest
 from perception.cuda import Driver, Gpu, Module
 from perception.cuda.compaction import KernelsByName
 from perception.cuda.kernels import SOURCES, kernel_names
+from tests.cuda import machines
 from tests.cuda.bindings_double import BindingsDouble
 from tests.cuda.double import Double
+from tests.cuda.machines import Machine
 from tests.cuda.pycuda_double import PycudaDouble
 from tests.kernels.grid import CpuGrid, Grid, Launchers
 
@@ -40,3 +42,24 @@ def gpu(double: Double, request: pytest.FixtureRequest) -> Iterator[Gpu]:
         yield opened
     assert double.broken == []
     assert double.live == []
+
+
+PLAYED = [
+    pytest.param({"graphs": True}, id="played, graphs"),
+    pytest.param({"graphs": False}, id="played, enqueued"),
+    pytest.param({"graphs": True, "preprocess": "dali"}, id="played, dali"),
+]
+
+
+@pytest.fixture(params=[*PLAYED, *machines.ON_GPU])
+def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    if isinstance(request.param, tuple):
+        request.getfixturevalue("real_gpu")
+        yield machines.here(*request.param)
+        return
+    grid: Grid = request.getfixturevalue("grid")
+    played = machines.play(grid, monkeypatch, **request.param)
+    yield played
+    assert played.played is not None
+    assert played.played.broken == []
+    assert played.played.live == []

@@ -15,7 +15,9 @@ from perception import backends, config, cuda_backend
 from perception.config import Config
 from perception.cuda import Driver, cubins, gpu
 from perception.errors import BackendError
+from perception.preprocess import dali
 from tests.cuda.bindings_double import BindingsDouble
+from tests.cuda.dali_double import DaliDouble
 from tests.cuda.double import Double
 from tests.cuda.pycuda_double import PycudaDouble
 from tests.detect.tensorrt_double import tensorrt_double
@@ -30,22 +32,36 @@ ON_GPU: Final = [
 """What `here` takes: all ways in which a machine with a GPU can be used."""
 
 
+_NO_DALI: Final = "DALI is not installed: pip install nvidia-dali-cuda130"
+
+
 class Machine(NamedTuple):
-    """What a config needs changed to run on it, and what has to be done before; `played` is its double, if any."""
+    """What a config needs changed to run on it, and what has to be done before; its doubles, if it is `played`."""
 
     changes: dict[str, Any]
     prepare: Callable[[Config], None]
     played: Double | None = None
+    dali: DaliDouble | None = None
 
 
-def play(grid: Grid, monkeypatch: pytest.MonkeyPatch, *, graphs: bool) -> Machine:
+def play(
+    grid: Grid,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    graphs: bool,
+    preprocess: Literal["kernel", "dali"] = "kernel",
+) -> Machine:
     """Have this process play a machine with a GPU and TensorRT; with cuda-python, for `graphs`, or without.
 
-    The driver is the double, kernels run on the CPU, a plan is the ONNX file that it is made of. All between that and
-    the config is the product's own.
+    The driver is the double, kernels run on the CPU, as do DALI's own pipelines, a plan is the ONNX file that it is
+    made of. All between that and the config is the product's own. Skips where DALI is asked for and not there.
     """
+    if preprocess == "dali" and not backends._has_dali():
+        pytest.skip(_NO_DALI)
     double = Double(grid)
     driver = Driver(PycudaDouble(double), BindingsDouble(double) if graphs else None)
+    dali_double = DaliDouble(double)
+    monkeypatch.setattr(dali, "letterbox_pipeline", dali_double.define)
     monkeypatch.setattr(gpu, "load_driver", lambda: driver)
     monkeypatch.setattr(cubins, "find", lambda *_: cubins.Found(b"machine code", "the double"))
     monkeypatch.setitem(sys.modules, "tensorrt", tensorrt_double(double))
@@ -56,13 +72,13 @@ def play(grid: Grid, monkeypatch: pytest.MonkeyPatch, *, graphs: bool) -> Machin
         assert chosen.detector.model is not None
         install(chosen.engine, chosen.detector.model)
 
-    return Machine({"preprocess": "kernel"}, prepare, double)
+    return Machine({"preprocess": preprocess}, prepare, double, dali_double)
 
 
 def here(runtime: Literal["tensorrt", "onnxruntime"], preprocess: Literal["kernel", "dali"]) -> Machine:
     """This machine with its GPU; skips where the runtime or DALI is not there, with the reason."""
     if preprocess == "dali" and not backends._has_dali():
-        pytest.skip("DALI is not installed: pip install nvidia-dali-cuda130")
+        pytest.skip(_NO_DALI)
     try:
         cuda_backend.choose_runtime(runtime)
     except BackendError as error:

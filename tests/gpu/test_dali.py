@@ -1,4 +1,4 @@
-"""DALI on the GPU against OpenCV on the CPU; `tests/preprocess` has the same pipeline on DALI's CPU device."""
+"""DALI's preprocessing for the GPU against OpenCV on the CPU; where there is no GPU, its pipelines run on the CPU."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ import pytest
 from numpy.typing import NDArray
 
 from perception.cuda import Gpu, Stream
-from perception.messages import EncodedImage, Frame, Image, InputSpec, Span
-from perception.preprocess.dali import DaliGpuPreprocessor, Source
+from perception.messages import Frame, Image, InputSpec, Needed, Span
+from perception.pixels import decode
+from perception.preprocess import dali
+from perception.preprocess.dali import DaliGpuPreprocessor
+from perception.preprocess.letterbox import Letterbox
 from perception.preprocess.opencv import OpenCvPreprocessor
+from tests.cuda.dali_double import DaliDouble
+from tests.gpu.conftest import Device
 from tests.preprocess.test_opencv import IMAGENET, YOLOV8, YOLOX, smooth_image
 
-pytestmark = pytest.mark.gpu
 pytest.importorskip(
     "nvidia.dali", reason="DALI is not installed: pip install nvidia-dali-cuda130", exc_type=ImportError
 )
@@ -33,7 +37,7 @@ class Target(NamedTuple):
     stream: Stream
     resources: ExitStack
 
-    def letterbox(self, frames: list[Frame], spec: InputSpec, source: Source, dtype: Any) -> list[NDArray[Any]]:
+    def letterbox(self, frames: list[Frame], spec: InputSpec, dtype: Any) -> list[NDArray[Any]]:
         """The detector's input (3, h, w) of each, one after the other on the same stream, in `dtype`."""
         shape = 3, spec.height, spec.width
         nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
@@ -45,7 +49,6 @@ class Target(NamedTuple):
             stream=self.stream.handle,
             target=memory.pointer,
             dtype=np.dtype(dtype),
-            source=source,
         )
         self.resources.callback(preprocess.close)
         self.resources.callback(self.stream.synchronize)
@@ -59,14 +62,15 @@ class Target(NamedTuple):
 
 
 @pytest.fixture
-def target(real_gpu: Gpu) -> Iterator[Target]:
-    with real_gpu.current(), real_gpu.stream() as stream, ExitStack() as resources:
-        yield Target(real_gpu, stream, resources)
+def target(device: Device, monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
+    if device.played:
+        monkeypatch.setattr(dali, "letterbox_pipeline", DaliDouble(device.played).define)
+    with device.gpu.current(), device.gpu.stream() as stream, ExitStack() as resources:
+        yield Target(device.gpu, stream, resources)
 
 
-def frame(image: Image, encoded: bytes | None = None) -> Frame:
-    given = None if encoded is None else EncodedImage("jpeg", encoded)
-    return Frame("A", image, capture_ns=0, arrival_ns=0, ingest=Span(0, 0), encoded=given)
+def frame(image: Image) -> Frame:
+    return Frame("A", image, capture_ns=0, arrival_ns=0, ingest=Span(0, 0))
 
 
 def by_opencv(image: Image, spec: InputSpec) -> NDArray[np.float32]:
@@ -83,7 +87,7 @@ def grey_levels(difference: Any, spec: InputSpec) -> Any:
 def test_it_is_the_letterbox_of_the_cpu_to_one_grey_level(target: Target, spec: InputSpec) -> None:
     images = [smooth_image(WIDTH, HEIGHT, seed=seed) for seed in range(3)]
 
-    prepared = target.letterbox([frame(image) for image in images], spec, "pixels", np.float32)
+    prepared = target.letterbox([frame(image) for image in images], spec, np.float32)
 
     for image, got in zip(images, prepared, strict=True):
         assert grey_levels(got - by_opencv(image, spec), spec).max() <= 1 + 1e-3
@@ -92,20 +96,52 @@ def test_it_is_the_letterbox_of_the_cpu_to_one_grey_level(target: Target, spec: 
 def test_half_precision_is_the_same_rounded(target: Target) -> None:
     image = smooth_image(WIDTH, HEIGHT)
 
-    (half,) = target.letterbox([frame(image)], IMAGENET, "pixels", np.float16)
-    (full,) = target.letterbox([frame(image)], IMAGENET, "pixels", np.float32)
+    (half,) = target.letterbox([frame(image)], IMAGENET, np.float16)
+    (full,) = target.letterbox([frame(image)], IMAGENET, np.float32)
 
     np.testing.assert_allclose(half.astype(np.float32), full, rtol=1e-3, atol=1e-3)
 
 
-@SPECS
-def test_jpegs_are_decoded_on_the_gpu(target: Target, spec: InputSpec) -> None:
-    image = smooth_image(WIDTH, HEIGHT)
-    data = cv2.imencode(".jpg", image)[1]
-
-    (got,) = target.letterbox([frame(image, data.tobytes())], spec, "encoded", np.float32)
-
-    decoded = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
-    apart = grey_levels(got - by_opencv(decoded, spec), spec)
+def assert_decoded(got: NDArray[Any], data: Image, spec: InputSpec) -> None:
+    fit = Letterbox.fit((WIDTH, HEIGHT), (spec.width, spec.height), spec.pad_position)
+    reduction = Needed(fit.resized_size).reduction((WIDTH, HEIGHT))
+    apart = grey_levels(got - by_opencv(decode(data, reduction), spec), spec)
     assert apart.mean() < 1  # its inverse transform is another one than libjpeg-turbo's
     assert apart.max() < 6
+
+
+@SPECS
+def test_jpegs_are_decoded_on_the_gpu(target: Target, spec: InputSpec) -> None:
+    data = jpeg(smooth_image(WIDTH, HEIGHT))
+
+    (got,) = target.letterbox([frame(data)], spec, np.float32)
+
+    assert_decoded(got, data, spec)
+
+
+def test_images_and_jpegs_may_take_turns_and_a_broken_one_costs_itself_only(target: Target) -> None:
+    image = smooth_image(WIDTH, HEIGHT)
+    data = jpeg(image)
+    broken = np.frombuffer(data.tobytes().replace(b"\xff\xda", b"\xff\xd9"), np.uint8)
+
+    with pytest.raises(ValueError, match="does not decode"):
+        target.letterbox([frame(data), frame(broken)], YOLOX, np.float32)
+    pixels, encoded = target.letterbox([frame(image), frame(data)], YOLOX, np.float32)
+
+    assert grey_levels(pixels - by_opencv(image, YOLOX), YOLOX).max() <= 1 + 1e-3
+    assert_decoded(encoded, data, YOLOX)
+
+
+def test_after_a_broken_jpeg_the_same_pipeline_goes_on(target: Target) -> None:
+    data = jpeg(smooth_image(WIDTH, HEIGHT))
+    cut = np.concatenate([data[: len(data) // 2], data[-2:]])
+
+    *_, last = target.letterbox([frame(data), frame(cut), frame(data)], YOLOX, np.float32)
+
+    assert_decoded(last, data, YOLOX)
+
+
+def jpeg(image: Image) -> Image:
+    """With full chroma: decoders differ in how they smooth any other."""
+    given = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    return np.asarray(cv2.imencode(".jpg", image, given)[1], np.uint8).ravel()

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from perception.ingest.decode import UndecodableError, VideoDecoder, decode_image
-from perception.messages import Image
+from perception.messages import Image, ImageFormat, Needed
 from tests.drives import encode, make_camera, render
 
 CAMERA = make_camera("CAM_FRONT", (96, 64))
+LEFT_AS_THEY_COME = Needed((96, 64), frozenset[ImageFormat]({"jpeg"}))
 
 
 def encode_video(images: list[Image], codec: str, **options: str) -> list[bytes]:
@@ -60,12 +61,13 @@ def test_the_orientation_in_exif_is_not_applied() -> None:
     np.testing.assert_array_equal(decode_image(rotated, CAMERA), decode_image(jpeg, CAMERA))
 
 
+@pytest.mark.parametrize("needed", [None, LEFT_AS_THEY_COME], ids=["decoded", "left"])
 @pytest.mark.parametrize("image_format", ["jpeg", "png"])
-def test_an_image_cut_short_anywhere_is_refused(image_format: str) -> None:
+def test_an_image_cut_short_anywhere_is_refused(image_format: str, needed: Needed | None) -> None:
     data = encode(scene(), image_format)
     for length in {*range(1, 60), *range(60, len(data), len(data) // 40), len(data) - 1}:
         with pytest.raises(UndecodableError):
-            decode_image(data[:length], CAMERA)
+            decode_image(data[:length], CAMERA, needed)
 
 
 @pytest.mark.parametrize(
@@ -78,16 +80,26 @@ def test_an_image_cut_short_anywhere_is_refused(image_format: str) -> None:
         (b"\x89PNG\r\n\x1a\n" + b"\0" * 100, "the png image is cut short or corrupt"),
     ],
 )
-def test_what_is_no_image_is_refused_with_what_it_is(data: bytes, reason: str) -> None:
+@pytest.mark.parametrize("needed", [None, LEFT_AS_THEY_COME], ids=["decoded", "left"])
+def test_what_is_no_image_is_refused_with_what_it_is(data: bytes, reason: str, needed: Needed | None) -> None:
     with pytest.raises(UndecodableError, match=reason):
-        decode_image(data, CAMERA)
+        decode_image(data, CAMERA, needed)
 
 
+@pytest.mark.parametrize("needed", [None, LEFT_AS_THEY_COME], ids=["decoded", "left"])
 @pytest.mark.parametrize("image_format", ["jpeg", "png"])
-def test_an_image_of_another_size_than_calibrated_is_refused_with_both(image_format: str) -> None:
+def test_an_image_of_another_size_than_calibrated_is_refused_with_both(
+    image_format: str, needed: Needed | None
+) -> None:
     other = render(make_camera("CAM_FRONT", (64, 48)), 0.0)
     with pytest.raises(UndecodableError, match="the image is 64x48, where the calibration says 96x64"):
-        decode_image(encode(other, image_format), CAMERA)
+        decode_image(encode(other, image_format), CAMERA, needed)
+
+
+def test_a_jpeg_that_may_stay_one_does() -> None:
+    data = encode(scene())
+    assert decode_image(data, CAMERA, LEFT_AS_THEY_COME).tobytes() == data
+    assert decode_image(encode(scene(), "png"), CAMERA, LEFT_AS_THEY_COME).shape == (64, 96, 3)
 
 
 def test_a_size_that_only_the_header_claims_is_refused_before_it_is_allocated() -> None:
@@ -156,8 +168,8 @@ def test_a_jpeg_is_decoded_no_larger_than_it_is_looked_at(
 ) -> None:
     ramp = np.linspace(0, 255, 96).astype(np.uint8)[None, :, None]
     image = np.broadcast_to(ramp, (64, 96, 3)).copy()
-    decoded = decode_image(encode(image), CAMERA, needed)
+    decoded = decode_image(encode(image), CAMERA, needed and Needed(needed))
     assert decoded.shape == shape
     expected = cv2.resize(image, (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
     assert np.abs(decoded.astype(int) - expected).max() <= 4
-    assert decode_image(encode(image, "png"), CAMERA, needed).shape == (64, 96, 3)
+    assert decode_image(encode(image, "png"), CAMERA, needed and Needed(needed)).shape == (64, 96, 3)

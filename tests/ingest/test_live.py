@@ -15,7 +15,7 @@ from perception.config import FileCamera, SyncConfig
 from perception.governor import Undisturbed
 from perception.ingest.cameras.camera import CameraError
 from perception.ingest.live import Live
-from perception.messages import FrameSet, Rig
+from perception.messages import FrameSet, Needed, Rig
 from perception.stages import Source
 from tests.drives import encode, make_camera, render
 from tests.ingest.cameras.devices import MS, ScriptedDevice, until
@@ -113,7 +113,7 @@ def test_frames_of_one_time_become_a_frame_set(vehicle: Vehicle) -> None:
     assert vehicle.live.faults() == []
 
 
-@pytest.mark.parametrize("vehicle", [{"needed": {"CAM_LEFT": (20, 10)}}], indirect=True)
+@pytest.mark.parametrize("vehicle", [{"needed": {"CAM_LEFT": Needed((20, 10))}}], indirect=True)
 def test_images_are_no_larger_than_they_are_looked_at(vehicle: Vehicle) -> None:
     assert [frame.image.shape for frame in vehicle.tick().frames] == [(64, 96, 3), (32, 48, 3), (64, 96, 3)]
 

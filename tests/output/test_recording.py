@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from perception.config import SyncConfig
 from perception.errors import OutputError
 from perception.ingest.open_drive import open_drive
 from perception.ingest.replay import Replay
-from perception.messages import STAGES, Camera, Frame, FrameSet, Rig, Tick
+from perception.messages import NO_IMAGE, STAGES, Camera, Frame, FrameSet, Rig, Tick
 from perception.output.recording import RecordingWriter
+from perception.pixels import to_bgr
 from tests.drives import START_NS
 from tests.output.samples import LEFT_OUT, PERIOD_NS, make_rig, make_tick
 
@@ -232,6 +234,19 @@ def test_frames_that_came_as_video_stay_video_and_those_without_bytes_become_jpe
     assert image.format == "jpeg"
     assert image.data.startswith(b"\xff\xd8")
     assert "/CAM_LEFT/video" in messages
+    assert "/CAM_LEFT/image_rect_compressed" not in messages
+
+
+def test_raw_pixels_become_a_jpeg_and_what_nobody_looked_at_is_left_out(tmp_path: Path, rig: Rig) -> None:
+    tick = make_tick(0, rig)
+    front, left = (replace(frame, encoded=None) for frame in tick.frames.frames)
+    grey = np.full((front.image.shape[0], front.image.shape[1], 2), 128, np.uint8)
+    frames = replace(tick.frames, frames=(replace(front, image=grey), replace(left, image=NO_IMAGE)))
+    messages = read(record(tmp_path, [replace(tick, frames=frames)], rig, images=True))
+    ((_, image),) = messages["/CAM_FRONT/image_rect_compressed"]
+    decoded = to_bgr(np.frombuffer(image.data, np.uint8))
+    assert decoded.shape == front.image.shape
+    assert np.abs(decoded.astype(int) - 130).max() <= 2
     assert "/CAM_LEFT/image_rect_compressed" not in messages
 
 

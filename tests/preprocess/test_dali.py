@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from perception.cuda.nvidia import present_gpu
-from perception.messages import Float32, Image, InputSpec
+from perception.messages import Float32, Image, InputSpec, Needed
+from perception.pixels import decode
 from perception.preprocess.letterbox import Letterbox
 from perception.preprocess.opencv import OpenCvPreprocessor
 from tests.preprocess.test_opencv import IMAGENET, YOLOV8, YOLOX, smooth_image
@@ -130,14 +131,31 @@ def test_half_precision_is_the_same_rounded() -> None:
 @SPECS
 def test_jpegs_are_decoded_and_letterboxed(spec: InputSpec, subsampling: str) -> None:
     factor = getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{subsampling}")
-    data = cv2.imencode(".jpg", smooth_image(400, 300), [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factor])[1]
-    fit = Letterbox.fit((400, 300), (spec.width, spec.height), spec.pad_position)
+    data = cv2.imencode(".jpg", smooth_image(240, 180), [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factor])[1]
+    fit = Letterbox.fit((240, 180), (spec.width, spec.height), spec.pad_position)
 
     prepared = run(dali.letterbox_pipeline(fit, spec, "encoded"), data)
 
     decoded = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
     # one grey level for resizing, one for how decoders round
     assert grey_levels(prepared - by_opencv(decoded, spec), spec).max() <= 2 + 1e-3
+
+
+@pytest.mark.parametrize("size", [(400, 300), (800, 600), (1920, 1080)], ids=str)
+def test_a_large_jpeg_is_seen_as_the_cpu_sees_it_decoded_smaller(size: tuple[int, int]) -> None:
+    """Of noise, linear resizing from the full size would see something else."""
+    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    # with full chroma: on its CPU device DALI smooths any other, whatever it is told
+    given = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444, cv2.IMWRITE_JPEG_QUALITY, 98]
+    data = np.asarray(cv2.imencode(".jpg", noise, given)[1], np.uint8).ravel()
+    fit = Letterbox.fit(size, (YOLOX.width, YOLOX.height), YOLOX.pad_position)
+    reduction = Needed(fit.resized_size).reduction(size)
+
+    prepared = run(dali.letterbox_pipeline(fit, YOLOX, "encoded"), data)
+
+    assert reduction > 1
+    assert np.abs(prepared - by_opencv(decode(data, reduction), YOLOX, size)).max() <= 2
+    assert np.abs(prepared - by_opencv(decode(data), YOLOX, size)).mean() > 10
 
 
 def test_orientation_that_exif_asks_for_is_not_applied() -> None:

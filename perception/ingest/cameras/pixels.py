@@ -10,17 +10,17 @@ from av.video.frame import VideoFrame
 
 from perception.ingest.cameras.camera import RawPicture
 from perception.ingest.decode import UndecodableError, check_size, decode_image, frame_to_image
-from perception.messages import Camera, Image
+from perception.messages import Camera, Image, Needed, format_of
+from perception.pixels import to_bgr
 
 _BYTES_PER_PIXEL: Final = {"yuyv": 2, "uyvy": 2, "nv12": 1, "bgr": 3}
-_PACKED: Final = {"yuyv": cv2.COLOR_YUV2BGR_YUY2, "uyvy": cv2.COLOR_YUV2BGR_UYVY}
 _EVERY: Final = 8
 
 
-def to_image(picture: bytes | RawPicture | VideoFrame, camera: Camera, needed: tuple[int, int] | None = None) -> Image:
+def to_image(picture: bytes | RawPicture | VideoFrame, camera: Camera, needed: Needed | None = None) -> Image:
     """A picture to (H, W, 3) uint8 BGR at the size of the camera's calibration, or smaller, as `decode_image`.
 
-    Raises `UndecodableError` with the reason.
+    Raw pixels, too, are left in a format in which they may stay. Raises `UndecodableError` with the reason.
     """
     if isinstance(picture, bytes):
         return decode_image(picture, camera, needed)
@@ -28,12 +28,10 @@ def to_image(picture: bytes | RawPicture | VideoFrame, camera: Camera, needed: t
         return frame_to_image(picture, camera)
     check_size((picture.width, picture.height), camera)
     rows = _rows(picture)
-    if picture.format == "bgr":
-        return np.ascontiguousarray(rows.reshape(picture.height, picture.width, 3))
-    if picture.format in _PACKED:
-        packed = rows.reshape(picture.height, picture.width, 2)
-        return cast("Image", cv2.cvtColor(packed, _PACKED[picture.format]))
-    return cast("Image", cv2.cvtColor(rows, cv2.COLOR_YUV2BGR_NV12))
+    image = rows if picture.format == "nv12" else rows.reshape(picture.height, picture.width, -1)
+    if picture.format == "uyvy":  # no preprocessing takes it
+        return cast("Image", cv2.cvtColor(image, cv2.COLOR_YUV2BGR_UYVY))
+    return image if needed is not None and format_of(image) in needed.as_they_come else to_bgr(image)
 
 
 def same(a: bytes | RawPicture | VideoFrame, b: bytes | RawPicture | VideoFrame) -> bool:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from perception.ingest.cameras.camera import CameraError, Shot
+from perception.ingest.cameras.camera import CameraError, RawPicture, Shot
 from perception.ingest.decode import UndecodableError
 
 MS = 1_000_000
@@ -44,7 +44,7 @@ class ScriptedDevice:
     def close(self) -> None:
         self.closed += 1
 
-    def shoot(self, picture: bytes, stamp_ns: int | None = None) -> Shot:
+    def shoot(self, picture: bytes | RawPicture, stamp_ns: int | None = None) -> Shot:
         """A picture captured at `stamp_ns`, or just now, that arrives now."""
         now_ns = time.monotonic_ns()
         shot = Shot(picture, now_ns if stamp_ns is None else stamp_ns, now_ns)

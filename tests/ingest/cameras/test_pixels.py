@@ -9,7 +9,8 @@ from av.video.frame import VideoFrame
 from perception.ingest.cameras.camera import RawPicture
 from perception.ingest.cameras.pixels import same, to_image
 from perception.ingest.decode import UndecodableError
-from perception.messages import Image
+from perception.messages import Image, ImageFormat, Needed, format_of
+from perception.pixels import to_bgr
 from tests.drives import encode, make_camera, render
 
 CAMERA = make_camera("CAM", (96, 64))
@@ -56,6 +57,10 @@ def test_raw_pixels_become_the_image(pixel_format: str, rows: Image, padding: in
     assert image.dtype == np.uint8
     assert np.abs(image.astype(int) - SMOOTH).mean() < 2
 
+    left = to_image(picture, CAMERA, Needed((96, 64), frozenset[ImageFormat]({"nv12", "yuyv"})))
+    assert format_of(left) == ("bgr" if pixel_format == "uyvy" else pixel_format)
+    np.testing.assert_array_equal(to_bgr(left), image)
+
 
 def test_a_raw_picture_that_is_cut_short_or_of_another_size_is_refused() -> None:
     data = padded(yuyv(PICTURE), 192)
@@ -69,7 +74,7 @@ def test_a_raw_picture_that_is_cut_short_or_of_another_size_is_refused() -> None
 
 def test_a_jpeg_is_decoded_no_larger_than_it_is_looked_at() -> None:
     assert to_image(encode(PICTURE), CAMERA).shape == (64, 96, 3)
-    assert to_image(encode(PICTURE), CAMERA, (24, 16)).shape == (32, 48, 3)
+    assert to_image(encode(PICTURE), CAMERA, Needed((24, 16))).shape == (32, 48, 3)
 
 
 def test_a_jpeg_without_huffman_tables_as_many_webcams_send_is_decoded() -> None:
