@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import configparser
+import re
 import shlex
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from engines import build
 from perception import daemon
 from perception.config import DaemonConfig, HealthConfig
+from perception.cuda import cubins
 
 UNIT = Path(__file__).parents[2] / "launch" / "perception.service"
 PYTHON = "/opt/perception/.venv/bin/python"
@@ -76,6 +78,15 @@ def test_what_it_runs_takes_these_arguments() -> None:
     built = build._parser().parse_args(arguments)
     assert built.if_needed
     assert (built.config, built.set) == (started.config, started.set)
+
+
+def test_what_it_compiles_is_kept_where_it_may_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = re.findall(r"^Environment=(.*)$", UNIT.read_text(), re.MULTILINE)
+    environment = dict(word.split("=", 1) for line in given for word in shlex.split(line))
+    cache = Path("/var/cache") / section("Service")["CacheDirectory"]
+    monkeypatch.setenv("XDG_CACHE_HOME", environment["XDG_CACHE_HOME"])
+    assert cache in cubins.cache_directory().parents
+    assert Path(environment["CUDA_CACHE_PATH"]) == cache
 
 
 def test_its_limits_give_what_the_process_asks_for() -> None:
