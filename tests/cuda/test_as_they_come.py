@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -15,13 +16,16 @@ import pytest
 from perception import backends
 from perception.bench_cuda import to_nv12
 from perception.clock import LiveClock, SteppedClock
-from perception.config import Config, FileCamera, SyncConfig
+from perception.config import Config, FileCamera, OutputConfig, SyncConfig
 from perception.errors import BackendError
 from perception.ingest.cameras.camera import RawPicture
 from perception.ingest.live import Live
 from perception.ingest.open_drive import open_drive
 from perception.ingest.replay import Replay
 from perception.messages import Detections, Image
+from perception.output.recording import RECORDING
+from perception.output.video import VIDEO
+from perception.run import run
 from tests.cuda import machines
 from tests.cuda.machines import Machine
 from tests.cuda.test_parity import Looked, assert_agree, look
@@ -212,3 +216,16 @@ def test_a_dali_that_decodes_nothing_is_refused(machine: Machine, tmp_path: Path
     machine.dali.refuses_jpegs = True
     with pytest.raises(BackendError, match=r"DALI decodes no JPEG here \(refused\); use preprocess: kernel"):
         backends.build(config(machine, tmp_path), {CAMERA.name: CAMERA}, SteppedClock())
+
+
+def test_a_run_records_and_draws_what_was_not_decoded(machine: Machine, tmp_path: Path) -> None:
+    drive = write(tmp_path / "drive.mcap", [GOOD, GOOD])
+    output = OutputConfig(directory=tmp_path / "out", record_images=True, video=True)
+    chosen = config(machine, tmp_path).model_copy(update={"replay": drive, "pace": "stepped", "output": output})
+
+    assert run(chosen, Path("a test")) == 0
+
+    recorded = open_drive(output.directory / RECORDING, None)
+    assert [packet.data for packet in recorded.packets()] == [GOOD, GOOD]
+    with av.open(str(output.directory / VIDEO)) as video:
+        assert len(list(video.decode(video=0))) == 2

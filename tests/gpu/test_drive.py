@@ -77,8 +77,8 @@ def test_its_tracks_are_the_cpus(machine: Machine, tmp_path: Path) -> None:
 @pytest.mark.timeout(1200)
 def test_memory_stays_what_it_is(machine: Machine, real_gpu: Gpu, tmp_path: Path) -> None:
     chosen = machines.on_gpu(machine, CITY, tmp_path)
-    frame_sets = frames_of(chosen, 50)
     with closing(open_backend(chosen)) as backend:
+        frame_sets = frames_of(chosen, 50, backend.needed)
         channels = backend.channels[0]
         for tick, frames in enumerate(islice(cycle(frame_sets), TICKS)):
             for frame in frames.frames:
