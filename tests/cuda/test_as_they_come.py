@@ -31,6 +31,7 @@ from tests.cuda.machines import Machine
 from tests.cuda.test_parity import Looked, assert_agree, look
 from tests.drives import START_NS, encode, make_camera, open_writer, render
 from tests.ingest.cameras.devices import MS, ScriptedDevice
+from tests.ingest.test_decode import without_huffman_tables
 from tests.models import write_colour_detector
 
 CAMERA: Final = make_camera("CAM_FRONT", (384, 256))
@@ -140,13 +141,6 @@ def write(path: Path, images: Sequence[bytes]) -> Path:
             drive.calibration(CAMERA, stamp)
             drive.image(CAMERA.name, stamp, data)
     return path
-
-
-def without_huffman_tables(jpeg: bytes) -> bytes:
-    data = bytearray(jpeg)
-    while (place := data.find(b"\xff\xc4")) >= 0:
-        del data[place : place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")]
-    return bytes(data)
 
 
 def with_impossible_tables(jpeg: bytes) -> bytes:

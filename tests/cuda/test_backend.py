@@ -44,6 +44,7 @@ def test_every_cameras_work_is_one_graph_for_each_format(played: Machine, model:
     assert played.played is not None
     with closing(build(played, model, tmp_path)) as backend:
         assert "each camera's work is launched as one CUDA graph" in backend.notes
+        assert sum(note.startswith("images: NV12 and YUYV go to the GPU") for note in backend.notes) == 1
         assert sum(name.startswith("executable graph") for name in played.played.live) == 3 * len(RIG)
 
 
