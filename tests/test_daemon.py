@@ -109,6 +109,10 @@ class Process:
     def until_ready(self) -> None:
         self.until(lambda: "READY=1" in self.heard())
 
+    def until_ready_again(self) -> None:
+        """Until it was ready as often as it started or reloaded."""
+        self.until(lambda: self.heard().count("READY=1") == self.said.count("RELOADING=1") + 1)
+
     def until_told(self, text: str) -> None:
         self.until(lambda: text in self.log())
 
@@ -232,10 +236,11 @@ def test_reloading(settings: dict[str, Any], model: Path, tmp_path: Path) -> Non
             process.until_told(told)
             assert process.log().count("config refused, the old one goes on") == (1 if "did" in told else 2)
             process.until_ticks(2)
+            process.until_ready_again()
 
         process.signal(signal.SIGHUP)  # the bad one again: it is not what is running
         process.until(lambda: process.log().count("nowhere.onnx") >= 2)
-        process.until(lambda: process.heard().count("READY=1") == process.heard().count("RELOADING=1") + 1)
+        process.until_ready_again()
         process.said.clear()
         built = process.log().count("cameras: ")
         process.write(changed(settings, fusion={"max_range_m": 50.0}, health={"stale_s": 9.0}))

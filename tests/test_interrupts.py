@@ -21,12 +21,13 @@ PATIENCE_S = 60.0
 BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 RUN = "import runpy, sys; sys.argv[0] = ''; runpy.run_module('perception.run', run_name='__main__')"
 FUSION_HANGS = """
-import time
+import pathlib, time
 from perception.fusion.camera_fusion import CameraFusion
 update, calls = CameraFusion.update, []
 def hang(self, *arguments):
     calls.append(1)
     while len(calls) > 3:
+        pathlib.Path({hangs!r}).touch()
         time.sleep(0.1)
     return update(self, *arguments)
 CameraFusion.update = hang
@@ -119,8 +120,9 @@ def test_while_the_video_is_drawn(command: list[str], tmp_path: Path) -> None:
 
 def test_who_asks_again_does_not_wait_for_what_hangs(command: list[str], tmp_path: Path) -> None:
     partial = tmp_path / "out" / "tracks.jsonl.partial"
-    with running(command, FUSION_HANGS) as process:
-        until(process, lambda: partial.exists() and partial.read_bytes().count(b"\n") == 3)
+    hangs = tmp_path / "hangs"
+    with running(command, FUSION_HANGS.format(hangs=str(hangs))) as process:
+        until(process, hangs.exists)
         process.send_signal(signal.SIGINT)
         time.sleep(1.2)
         assert process.poll() is None
