@@ -9,7 +9,8 @@ import numpy as np
 from perception.config import FusionConfig
 from perception.fusion.lifting import Lifter
 from perception.fusion.tracker import Tracker
-from perception.messages import Detections, FrameSet, Rig, TrackSet
+from perception.geometry import IDENTITY
+from perception.messages import Attributes, Detections, FrameSet, Rig, TrackSet
 
 
 class CameraFusion:
@@ -36,6 +37,13 @@ class CameraFusion:
     def _warm_up(self, rig: Rig, scratch: Tracker) -> None:
         """Make the first calls of everything, which take ten times as long as later ones, before the first tick."""
         score, label = np.ones(1, np.float32), np.zeros(1, np.int32)
+        attributes = Attributes(
+            centres=np.full((1, 2), 20, np.float32),
+            depths_over_focal=np.full(1, 0.02, np.float32),
+            depth_stds=np.full(1, 0.1, np.float32),
+            sizes=np.ones((1, 3), np.float32),
+            alphas=np.zeros(1, np.float32),
+        )
         for stamp_ns in range(0, 500_000_000, 100_000_000):
             detections = [
                 Detections(
@@ -44,7 +52,8 @@ class CameraFusion:
                     np.array([[0.45, 0.55, 0.5, 0.65]], np.float32) * ((camera.width, camera.height) * 2),
                     score,
                     label,
+                    attributes,
                 )
                 for camera in rig.values()
             ]
-            scratch.update(self._lifter.lift(detections, [None] * len(rig)), stamp_ns)
+            scratch.update(self._lifter.lift(detections, [IDENTITY] * len(rig)), stamp_ns, IDENTITY)
