@@ -7,7 +7,7 @@ results.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -15,11 +15,13 @@ from perception import backends, ladder
 from perception.assume import Assumption
 from perception.backends import Backend
 from perception.budget import Ledger
-from perception.clock import Clock
+from perception.clock import Clock, RealTimeReplayClock
 from perception.config import Config
 from perception.errors import ConfigError
 from perception.fusion.camera_fusion import CameraFusion
 from perception.governor import Enforcement, Governor, Rung, Settings, Undisturbed
+from perception.ingest.open_drive import open_drive
+from perception.ingest.replay import Replay
 from perception.messages import Rig
 from perception.pipeline import Pipeline
 from perception.stages import Channel, Fusion, Publisher, Recorder, Source
@@ -90,6 +92,26 @@ def assemble(
         resources.callback(source.close)
         ledger = Ledger(config.budget.to_budget(), rig)
         yield Assembly(config, rig, clock, backend, decider, source, ledger, assumption)
+
+
+def assemble_on_drive(config: Config, loop: int) -> AbstractContextManager[Assembly[Replay]]:
+    """As `assemble`, on the configured drive at its own pace, `loop` times over; `ConfigError` where there is none."""
+    if config.replay is None:
+        raise ConfigError("nothing to replay: name a drive with --replay")
+    drive, clock = open_drive(config.replay, config.rig), RealTimeReplayClock()
+
+    def replay(backend: Backend, enforcement: Enforcement) -> Replay:
+        return Replay(
+            drive,
+            clock,
+            config.sync,
+            threads=backend.threads,
+            loop=loop,
+            needed=backend.needed,
+            enforcement=enforcement,
+        )
+
+    return assemble(config, drive.rig, clock, replay)
 
 
 def _configured(config: Config, rig: Rig, clock: Clock, rungs: Sequence[Rung]) -> Enforcement:

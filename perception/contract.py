@@ -21,15 +21,10 @@ from rich.progress import track
 from rich.text import Text
 
 from perception import realtime
-from perception.assembly import assemble
-from perception.backends import Backend
+from perception.assembly import assemble_on_drive
 from perception.budget import breaches
-from perception.clock import RealTimeReplayClock
 from perception.config import Config
 from perception.errors import ConfigError
-from perception.governor import Enforcement
-from perception.ingest.open_drive import open_drive
-from perception.ingest.replay import Replay
 from perception.output.jsonl import TracksWriter
 from perception.output.report import stages_table
 from perception.output.summary import machine
@@ -40,26 +35,11 @@ def hold(chosen: Config, ticks: int, console: Console) -> dict[str, Any]:
 
     Prints the account. Raises a `PerceptionError` for what cannot be run.
     """
-    if chosen.replay is None:
-        raise ConfigError("nothing to replay: name a drive with --replay")
     if not chosen.enforcement.enabled:
         raise ConfigError("enforcement.enabled: false, where --enforce is to run with it; leave it on")
-    clock, shown = RealTimeReplayClock(), console.is_terminal
-    drive = open_drive(chosen.replay, chosen.rig)
-
-    def make_source(backend: Backend, enforcement: Enforcement) -> Replay:
-        return Replay(
-            drive,
-            clock,
-            chosen.sync,
-            threads=backend.threads,
-            loop=ticks,
-            needed=backend.needed,
-            enforcement=enforcement,
-        )
-
+    shown = console.is_terminal
     with ExitStack() as resources:
-        parts = resources.enter_context(assemble(chosen, drive.rig, clock, make_source))
+        parts = resources.enter_context(assemble_on_drive(chosen, ticks))
         tracks = TracksWriter(Path(resources.enter_context(tempfile.TemporaryDirectory())))
         resources.callback(tracks.close)
         problem = resources.enter_context(realtime.running_first(chosen.daemon.fifo_priority))

@@ -40,16 +40,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from perception import config, realtime
-from perception.assembly import Assembly, assemble
+from perception.assembly import Assembly, assemble, assemble_on_drive
 from perception.backends import Backend
-from perception.clock import LiveClock, RealTimeReplayClock
+from perception.clock import LiveClock
 from perception.config import Config
 from perception.errors import ConfigError, PerceptionError
 from perception.governor import Enforcement
 from perception.ingest.live import Live
 from perception.ingest.open_cameras import live_rig, open_cameras
-from perception.ingest.open_drive import open_drive
-from perception.ingest.replay import Replay
 from perception.output.endpoints import Endpoints, routes
 from perception.output.files import unwritable
 from perception.output.health import Health
@@ -148,7 +146,7 @@ def _only_one(directory: Path) -> Iterator[None]:
 
 def _assemble(chosen: Config, while_quiet: Quiet) -> AbstractContextManager[Assembly[Any]]:
     """The parts of a config's pipeline: on its cameras, or on a drive as if that were them."""
-    return _on_cameras(chosen, while_quiet) if chosen.replay is None else _on_drive(chosen, chosen.replay)
+    return _on_cameras(chosen, while_quiet) if chosen.replay is None else assemble_on_drive(chosen, chosen.loop)
 
 
 def _on_cameras(chosen: Config, while_quiet: Quiet) -> AbstractContextManager[Assembly[Any]]:
@@ -166,23 +164,6 @@ def _on_cameras(chosen: Config, while_quiet: Quiet) -> AbstractContextManager[As
         )
 
     return assemble(chosen, rig, clock, cameras)
-
-
-def _on_drive(chosen: Config, path: Path) -> AbstractContextManager[Assembly[Any]]:
-    drive, clock = open_drive(path, chosen.rig), RealTimeReplayClock()
-
-    def replay(backend: Backend, enforcement: Enforcement) -> Replay:
-        return Replay(
-            drive,
-            clock,
-            chosen.sync,
-            threads=backend.threads,
-            loop=chosen.loop,
-            needed=backend.needed,
-            enforcement=enforcement,
-        )
-
-    return assemble(chosen, drive.rig, clock, replay)
 
 
 class Signals:

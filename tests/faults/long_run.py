@@ -28,13 +28,10 @@ from rich.progress import track
 from rich.table import Table
 
 from perception import config, realtime
-from perception.assembly import Assembly, assemble
-from perception.backends import Backend
-from perception.clock import RealTimeReplayClock
+from perception.assembly import Assembly, assemble_on_drive
 from perception.config import Config
 from perception.errors import ConfigError, PerceptionError
 from perception.governor import Enforcement, Plan, Step
-from perception.ingest.open_drive import open_drive
 from perception.ingest.replay import Replay
 from perception.messages import Decision, FrameSet, Tick, TickTimes
 from perception.output.jsonl import TracksWriter
@@ -240,22 +237,7 @@ def _of_load(load: Load) -> list[Figure]:
 
 @contextmanager
 def _assembled(chosen: Config, ticks: int) -> Iterator[tuple[Assembly[Replay], Timed]]:
-    if chosen.replay is None:
-        raise ConfigError("nothing to replay: name a drive with --replay")
-    drive, clock = open_drive(chosen.replay, chosen.rig), RealTimeReplayClock()
-
-    def replay(backend: Backend, enforcement: Enforcement) -> Replay:
-        return Replay(
-            drive,
-            clock,
-            chosen.sync,
-            threads=backend.threads,
-            loop=ticks,
-            needed=backend.needed,
-            enforcement=enforcement,
-        )
-
-    with assemble(chosen, drive.rig, clock, replay) as parts:
+    with assemble_on_drive(chosen, ticks) as parts:
         timed = Timed(parts.enforcement)
         yield replace(parts, enforcement=timed), timed
 
