@@ -4,7 +4,8 @@ Each cue gives the range to the near face of an object as an *inverse* range wit
 the box meets the ground, and how tall the box is against the usual height of its class. In inverse range both are
 nearly Gaussian, and a box at or above the horizon is nothing special (Civera, Davison and Montiel 2008, "Inverse depth
 parametrization for monocular SLAM"). Cues are combined by their variances: one that is worth nothing here weighs
-nothing, and a depth that the detector itself predicts is one more row.
+nothing. A depth that the detector itself predicts is of the centre; the cues join it there, less certain by half the
+object's extent.
 """
 
 from __future__ import annotations
