@@ -272,8 +272,8 @@ class _Event:
 
     def write(self, tick: Tick) -> None:
         """Write the next tick, and in the log what happened in it."""
+        self._decisions.record(tick)  # first: a process that is killed here leaves no frames without what was decided
         self._recording.record(tick)
-        self._decisions.record(tick)
         while self._untold and self._untold[0].tick <= tick.frames.tick:
             self._recording.note("WARNING", f"flight recorder: {self._untold.pop(0).what}")
         self._ticks += 1
