@@ -26,13 +26,13 @@ from pydantic import AfterValidator, Field
 from perception.config import Section, load_file
 from perception.governor import Enforcement
 from perception.messages import NO_IMAGE, Detections, Frame, FrameSet, Span, StageSpan, TrackSet
-from perception.stages import Channel, Fusion, Publisher, Source
+from perception.stages import Begin, Channel, Fusion, Publisher, Source
 
 PROBABILITIES: Final = (0.0, 0.5, 0.9, 0.99, 0.999, 1.0)
 """Of what a profile has quantiles."""
 
 CHANNEL: Final = ("queue", "preprocess", "detect", "nms")
-"""A camera's path once its frame set is at hand, in flow order."""
+"""A camera's path once its frame is decoded, in flow order."""
 
 _LONGEST_MS: Final = 60_000.0
 _MOST_CAMERAS: Final = 100
@@ -56,8 +56,8 @@ Quantiles = Annotated[
 class CameraCosts(Section):
     """What one camera costs.
 
-    `ingest_ms` is from the arrival of its frame to the decoded image, `queue_ms` from there, when all frames of the set
-    are at hand, to the begin of preprocessing; the rest is what each stage takes.
+    `ingest_ms` is from the arrival of its frame to the decoded image, `queue_ms` from there to the begin of
+    preprocessing; the rest is what each stage takes.
     """
 
     ingest_ms: Quantiles
@@ -212,7 +212,7 @@ class AssumedSource:
         self._enforcement = enforcement
         self._window_ns = window_ns
 
-    def frame_sets(self) -> Iterator[FrameSet]:
+    def frame_sets(self, begin: Begin | None = None) -> Iterator[FrameSet]:
         """Yield the frame sets, each when it is decoded in virtual time."""
         for frames in self._inner.frame_sets():
             wanted = self._enforcement.wanted(frames.tick)
@@ -222,7 +222,12 @@ class AssumedSource:
                 closed_ns = frames.arrival_ns + self._window_ns
             at_hand_ns = max([closed_ns, *(frame.ingest.end_ns for frame in ingested if frame.camera in wanted)])
             until_ns = self._enforcement.ingest_until_ns(frames.arrival_ns)
-            self._clock.advance_to(at_hand_ns if until_ns is None else min(at_hand_ns, until_ns))
+            at_hand_ns = at_hand_ns if until_ns is None else min(at_hand_ns, until_ns)
+            for frame in sorted(ingested, key=lambda frame: frame.ingest.end_ns):
+                if begin is not None and frame.camera in wanted and frame.ingest.end_ns <= at_hand_ns:
+                    self._clock.advance_to(frame.ingest.end_ns)
+                    begin(frames.tick, frame)
+            self._clock.advance_to(at_hand_ns)
             now_ns = self._clock.now_ns()
             yield self._of_those_that_arrived(
                 frames,

@@ -69,6 +69,9 @@ class Enforcement(Protocol):
     def wanted(self, tick: int) -> frozenset[str]:
         """The cameras that look in a tick: the images of others need not be decoded. Any thread may ask."""
 
+    def early(self, tick: int) -> tuple[int, frozenset[str]]:
+        """The level of a tick to come, and the cameras that may start on their frames before the whole set is there."""
+
     def ingest_until_ns(self, arrival_ns: int) -> int | None:
         """When a source hands over a frame set that arrived then, decoded or not; None waits as long as it takes."""
 
@@ -91,6 +94,10 @@ class Undisturbed:
     def wanted(self, tick: int) -> frozenset[str]:  # noqa: ARG002 (the same for all)
         """All."""
         return self._wanted
+
+    def early(self, tick: int) -> tuple[int, frozenset[str]]:  # noqa: ARG002
+        """All."""
+        return 0, self._wanted
 
     def ingest_until_ns(self, arrival_ns: int) -> int | None:  # noqa: ARG002
         """As long as it takes."""
@@ -119,6 +126,10 @@ class Recorded:
         """Those whose detections were in."""
         decision = self._decisions[tick]
         return frozenset() if decision.dropped else frozenset(self._rig).difference(decision.skipped, decision.late)
+
+    def early(self, tick: int) -> tuple[int, frozenset[str]]:
+        """Those whose detections were in."""
+        return self._decisions[tick].level, self.wanted(tick)
 
     def ingest_until_ns(self, arrival_ns: int) -> int | None:  # noqa: ARG002 (what is wanted was there)
         """As long as it takes."""
@@ -163,10 +174,10 @@ class Governor:
     for fusion and output is left. *Cut-off.* So much is kept: their budgets, or what they took lately, whichever is
     more, and a quarter on top. *Degradation.* An overrun is a tick that was dropped, published late, or had cameras cut
     off for lack of time as a whole: a camera that was cut off while one that went after it was in time has been slow by
-    itself, which is no reason to look at less of the others. The camera cut off last goes first in the next ticks, so
-    that nobody starves and who is at fault shows. `down_after` overruns within `window` ticks are a step down,
-    `up_after_ns` without any a step up; where that soon leads to a step down again, the next try waits twice as long,
-    unless ticks have become much cheaper since.
+    itself, which is no reason to look at less of the others. The camera cut off last goes first in the next ticks, and
+    nobody starts before it until it has been in time again, so that nobody starves and who is at fault shows.
+    `down_after` overruns within `window` ticks are a step down, `up_after_ns` without any a step up; where that soon
+    leads to a step down again, the next try waits twice as long, unless ticks have become much cheaper since.
     """
 
     def __init__(self, rungs: Sequence[Rung], budget: Budget, settings: Settings) -> None:
@@ -185,7 +196,8 @@ class Governor:
         self._channels_ns: deque[int] = deque(maxlen=_REMEMBERED)
         self._reserve_ns = settings.reserve_ns or self._least_reserve_ns
         self._quickest_ns = 0.0
-        self._suspects: dict[str, int] = {}
+        self._suspects: dict[str, int] = {}  # who was cut off of late, and in which tick
+        self._accused: frozenset[str] = frozenset()  # of them, who has not been in time since
 
         self._level = 0
         self._overruns: deque[bool] = deque(maxlen=settings.window)
@@ -197,6 +209,11 @@ class Governor:
     def wanted(self, tick: int) -> frozenset[str]:
         """The cameras whose turn it is on the present rung; settled for a tick when first asked."""
         return self._look(tick)[1]
+
+    def early(self, tick: int) -> tuple[int, frozenset[str]]:
+        """All that are wanted; but nobody goes before one that was cut off when it last looked."""
+        level, wanted = self._look(tick)
+        return level, wanted & self._accused or wanted
 
     def ingest_until_ns(self, arrival_ns: int) -> int:
         """Until only the budgets of the channels and the reserve are left, and not less than the budget of ingest.
@@ -224,6 +241,7 @@ class Governor:
         self._measure(plan, decision, times)
         cut_off = [camera for camera in decision.late if camera in decoded]
         self._suspect(tick, cut_off)
+        self._accused -= decoded.difference(decision.late, decision.skipped)
         overrun = (
             decision.dropped
             or times.late
@@ -246,6 +264,7 @@ class Governor:
             oldest = tick - self._settings.window
             self._suspects = {camera: at for camera, at in self._suspects.items() if at > oldest}
         self._suspects.update(dict.fromkeys(cut_off, tick))
+        self._accused = self._accused.union(cut_off).intersection(self._suspects)
 
     def _measure(self, plan: Plan, decision: Decision, times: TickTimes) -> None:
         """Bring the reserve and the quickest channel up to date."""

@@ -16,17 +16,19 @@ from typing import Any, Final
 from perception.budget import Ledger
 from perception.clock import Clock
 from perception.governor import Enforcement, Plan, Step
-from perception.messages import Decision, FrameSet, StageSpan, Tick, TickTimes
+from perception.messages import Decision, Frame, FrameSet, StageSpan, Tick, TickTimes
 from perception.stages import Channel, Fusion, Publisher, Recorder, Source
 
 _SWITCH_S: Final = 0.0005  # for so long may another thread keep the interpreter from the tick; Python's own: 5 ms
+_ALONE_S: Final = 1.0  # and for so long the tick from the others, while it fuses and publishes
 _log = logging.getLogger(__name__)
 
 
 class Pipeline:
     """Runs the ticks of one drive, or of one day on the vehicle.
 
-    `channels` are those of each level of the ladder. Every frame set gives exactly one published track set.
+    `channels` are those of each level of the ladder. Every frame set gives exactly one published track set. A camera's
+    channel starts as soon as its own frame is decoded, where the source tells and the governor allows it.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Pipeline:
         self._recorders = recorders
         self._ledger = ledger
         self._clock = clock
+        self._begun: dict[str, tuple[int, Frame, Channel]] = {}
 
     def run(self, source: Source) -> Generator[Tick, None, None]:
         """Yield each tick once it is published, booked and recorded.
@@ -59,7 +62,7 @@ class Pipeline:
         usual_switch_s = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_S)
         try:
-            for frames in source.frame_sets():
+            for frames in source.frame_sets(self._begin):
                 tick = self.tick(frames)
                 age_ns = self._clock.stamp_ns() - frames.stamp_ns
                 self._ledger.enter(frames.tick, tick.times, age_ns, frames.missing, tick.tracks.decision)
@@ -75,12 +78,18 @@ class Pipeline:
     def tick(self, frames: FrameSet) -> Tick:
         """Turn one frame set into a published track set."""
         clock, enforcement = self._clock, self._enforcement
+        frames, begun = self._take_begun(frames)
         plan = enforcement.plan(frames, clock.now_ns())
-        looking = {} if plan.dropped else self._submit(frames, plan)
+        if begun:  # what has begun may still be in time, and who went first is known
+            order = (*begun, *(camera for camera in plan.cameras if camera not in begun))
+            plan = plan._replace(dropped=False, cameras=order)
+        looking = {} if plan.dropped else self._submit(frames, plan, begun)
         collected = {camera: channel.collect(plan.until_ns) for camera, channel in looking.items()}
         done = [result for result in collected.values() if result is not None]
         detections = tuple(found for found, _ in done)
 
+        usual_switch_s = sys.getswitchinterval()
+        sys.setswitchinterval(_ALONE_S)
         fusing = clock.now_ns()
         tracks = self._fusion.update(frames, detections)
         publishing = clock.now_ns()
@@ -90,6 +99,7 @@ class Pipeline:
         for publisher in self._publishers:
             publisher.publish(tracks)
         published = clock.now_ns()
+        sys.setswitchinterval(usual_switch_s)
 
         spans = (
             *(StageSpan("ingest", frame.camera, *frame.ingest) for frame in frames.frames if frame.decoded),
@@ -103,17 +113,44 @@ class Pipeline:
             self._tell(step)
         return Tick(frames, detections, tracks, times)
 
-    def _submit(self, frames: FrameSet, plan: Plan) -> dict[str, Channel]:
+    def _begin(self, tick: int, frame: Frame) -> None:
+        """Start a camera's channel on a frame whose set is not there yet, if that is allowed."""
+        level, cameras = self._enforcement.early(tick)
+        channel = self._channels[level][frame.camera]
+        if frame.camera in cameras and frame.camera not in self._begun and channel.ready():
+            channel.submit(frame)
+            self._begun[frame.camera] = (tick, frame, channel)
+
+    def _take_begun(self, frames: FrameSet) -> tuple[FrameSet, dict[str, Channel]]:
+        """The channels that have begun on frames of this set, in the order in which they did; others are given up on.
+
+        A set may have been handed over just as a frame was decoded: the channel has its image, so the set gets it too.
+        """
+        if not self._begun:
+            return frames, {}
+        captures_ns = {frame.camera: frame.capture_ns for frame in frames.frames}
+        begun = {}
+        for camera, (tick, frame, channel) in self._begun.items():
+            if tick == frames.tick and captures_ns.get(camera) == frame.capture_ns:
+                begun[camera] = channel
+            else:
+                channel.collect(0)
+        decoded = {camera: self._begun[camera][1] for camera in begun}
+        self._begun.clear()
+        return replace(frames, frames=tuple(decoded.get(f.camera, f) for f in frames.frames)), begun
+
+    def _submit(self, frames: FrameSet, plan: Plan, begun: Mapping[str, Channel]) -> dict[str, Channel]:
         """Start the channels that look, the most important first; they are given in the order of the frames."""
         channels = self._channels[plan.level]
         looking = {
             frame.camera: channels[frame.camera]
             for frame in frames.frames
-            if frame.decoded and frame.camera in plan.cameras and channels[frame.camera].ready()
+            if frame.camera in begun
+            or (frame.decoded and frame.camera in plan.cameras and channels[frame.camera].ready())
         }
         of_camera = {frame.camera: frame for frame in frames.frames}
         for camera in plan.cameras:
-            if camera in looking:
+            if camera in looking and camera not in begun:
                 looking[camera].submit(of_camera[camera])
         return looking
 

@@ -5,8 +5,8 @@ An implementation satisfies one by shape alone; `backends.py` is the only module
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, TypeAlias
 
 from numpy.typing import NDArray
 
@@ -23,14 +23,21 @@ from perception.messages import (
     TrackSet,
 )
 
+Begin: TypeAlias = Callable[[int, Frame], None]
+"""Told by a source, on the thread that waits for frame sets: this frame is decoded, and of that tick."""
+
 
 class Source(Protocol):
     """Ingest: recorded or live cameras, synchronised."""
 
     rig: Rig
 
-    def frame_sets(self) -> Iterator[FrameSet]:
-        """Yield the frame sets in time order; in real time, each as soon as its frames are decoded."""
+    def frame_sets(self, begin: Begin | None = None) -> Iterator[FrameSet]:
+        """Yield the frame sets in time order; in real time, each as soon as its frames are decoded.
+
+        In real time `begin` is told of each frame as soon as it is decoded, before the set is there that holds it.
+        Such a set may yet come without it, or not at all.
+        """
 
     def faults(self) -> Sequence[str]:
         """What was wrong with the data so far, a line each, with the place."""

@@ -28,6 +28,7 @@ from perception.errors import ConfigError
 from perception.fusion.camera_fusion import CameraFusion
 from perception.governor import Undisturbed
 from perception.messages import Detections, Frame, FrameSet, Span, StageSpan, TrackSet
+from perception.stages import Begin
 from tests.output.samples import make_rig
 
 EXAMPLE = CONFIGS / "profiles" / "example-orin.yaml"
@@ -245,7 +246,7 @@ class Gives:
         self.rig = make_rig("A", "B", "C")
         self._frames = frames
 
-    def frame_sets(self) -> Iterator[FrameSet]:
+    def frame_sets(self, begin: Begin | None = None) -> Iterator[FrameSet]:  # noqa: ARG002
         captures_ns = [frame.capture_ns for frame in self._frames]
         present = {frame.camera for frame in self._frames}
         missing = tuple(camera for camera in self.rig if camera not in present)
@@ -269,6 +270,16 @@ def test_frames_are_at_hand_when_the_last_wanted_one_is_decoded() -> None:
     assert clock.now_ns() == 106 * MS
     assert [frame.decoded for frame in frames.frames] == [True, True, False]
     assert [frame.ingest for frame in frames.frames[:2]] == [Span(100 * MS, 105 * MS), Span(100 * MS, 106 * MS)]
+
+
+def test_each_wanted_frame_is_told_of_when_it_is_decoded() -> None:
+    clock, costs = VirtualClock(), fixed(A={"ingest_ms": 5.5}, B={"ingest_ms": 4.0})
+    source, told = Gives(*(make_frame(name, 1, 100 * MS) for name in "ABC")), list[tuple[int, str, int]]()
+    sets = assumed(source, costs, clock, Enforces(source.rig)).frame_sets(
+        lambda tick, frame: told.append((tick, frame.camera, clock.now_ns()))
+    )
+    next(sets)
+    assert told == [(0, "B", 104 * MS), (0, "A", 105_500_000)]
 
 
 def test_what_is_not_decoded_in_time_is_handed_on_without_its_image() -> None:

@@ -209,6 +209,29 @@ def test_who_was_cut_off_for_lack_of_time_goes_first_next_time() -> None:
     assert len(set(late)) > 2
 
 
+def test_nobody_may_start_before_one_that_was_cut_off_when_it_last_looked() -> None:
+    machine = Machine()
+    assert machine.governor.early(0) == (0, frozenset(set(CAMERAS)))
+    machine.run(1, lambda _, camera: 200 * MS if camera == "L" else MS)
+    assert machine.governor.early(1) == (0, frozenset({"L"}))
+    machine.run(1, light)
+    assert machine.governor.early(2) == (0, frozenset(set(CAMERAS)))
+
+
+def test_one_that_hangs_holds_nobody_back_for_ever() -> None:
+    machine = Machine()
+    machine.run(1, lambda _, camera: 200 * MS if camera == "L" else MS)
+    governor, arrival = machine.governor, PERIOD_NS
+    for tick in range(1, SETTINGS.window + 1):
+        assert governor.early(tick) == (0, frozenset({"L"}))
+        arrival += PERIOD_NS
+        plan = governor.plan(frame_set(tick, arrival), arrival)
+        spans = tuple(StageSpan("ingest", camera, arrival, arrival + MS) for camera in CAMERAS)
+        times = TickTimes(arrival, arrival + 5 * MS, arrival + 20 * MS, spans)
+        governor.learn(tick, plan, Decision(skipped=("L",)), times)
+    assert governor.early(SETTINGS.window + 1) == (0, frozenset(set(CAMERAS)))
+
+
 def test_a_frame_that_was_not_decoded_in_time_is_an_overrun() -> None:
     governor = make_governor()
     steps = []
@@ -272,6 +295,7 @@ def test_undisturbed_leaves_nothing_out() -> None:
     undisturbed = Undisturbed(rig)
     assert undisturbed.plan(frame_set(0, 0, ("F", "L")), 10 * SECOND) == Plan(0, False, ("F", "L"), None)  # noqa: FBT003
     assert undisturbed.wanted(7) == {"F", "L"}
+    assert undisturbed.early(7) == (0, frozenset({"F", "L"}))
     assert undisturbed.ingest_until_ns(0) is None
 
 

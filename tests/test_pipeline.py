@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from perception.messages import (
     Detections,
     Frame,
     FrameSet,
+    Image,
     Rig,
     Span,
     StageSpan,
@@ -24,6 +27,7 @@ from perception.messages import (
     TrackSet,
 )
 from perception.pipeline import Pipeline
+from perception.stages import Begin
 from tests.output.samples import make_rig
 
 MS = 1_000_000
@@ -34,6 +38,7 @@ BUDGET = Budget(
 )
 CAMERAS = ("F", "L", "B")
 RIG = make_rig(*CAMERAS)
+IMAGE = np.zeros((1, 1, 3), np.uint8)
 LADDER = (everything(CAMERAS), Rung("front only", {"F": 1}, alarm=True))
 
 
@@ -116,25 +121,34 @@ class Fusion:
 
 @dataclass
 class Source:
-    """Frame sets that come every 100 ms and are at hand `delay_ns` later; `undecoded` cameras have no image."""
+    """Frame sets that come every 100 ms and are at hand `delay_ns` later; `undecoded` cameras have no image.
+
+    `early` cameras are told of when they are decoded, so long after the arrival. The sets of `lost` ticks do not come.
+    """
 
     clock: VirtualClock
     ticks: int
     delay_ns: int = 2 * MS
     undecoded: tuple[str, ...] = ()
+    early: Mapping[str, int] = field(default_factory=dict)
+    lost: tuple[int, ...] = ()
     rig: Rig = field(default_factory=lambda: RIG)
 
-    def frame_sets(self) -> Iterator[FrameSet]:
+    def frame_sets(self, begin: Begin | None = None) -> Iterator[FrameSet]:
         for tick in range(self.ticks):
             arrival = (tick + 1) * PERIOD_NS
+            for camera, decoded_ns in self.early.items():
+                self.clock.now = max(self.clock.now, arrival + decoded_ns)
+                assert begin is not None
+                begin(tick, self._frame(camera, arrival, IMAGE))
             self.clock.now = max(self.clock.now, arrival + self.delay_ns)
-            image = np.zeros((1, 1, 3), np.uint8)
-            stamp = START_NS + arrival
-            frames = tuple(
-                Frame(c, NO_IMAGE if c in self.undecoded else image, stamp, arrival, Span(arrival, arrival + MS))
-                for c in CAMERAS
-            )
-            yield FrameSet(tick, stamp, 0, frames, ())
+            frames = tuple(self._frame(c, arrival, NO_IMAGE if c in self.undecoded else IMAGE) for c in CAMERAS)
+            if tick not in self.lost:
+                yield FrameSet(tick, START_NS + arrival, 0, frames, ())
+
+    @staticmethod
+    def _frame(camera: str, arrival: int, image: Image) -> Frame:
+        return Frame(camera, image, START_NS + arrival, arrival, Span(arrival, arrival + MS))
 
     def faults(self) -> list[str]:
         return []
@@ -180,8 +194,8 @@ class Bench:
     def channels(self) -> dict[str, Channel]:
         return self.levels[0]
 
-    def run(self, ticks: int = 1, delay_ns: int = 2 * MS, undecoded: tuple[str, ...] = ()) -> list[Decision]:
-        for _ in self.pipeline.run(Source(self.clock, ticks, delay_ns, undecoded)):
+    def run(self, ticks: int = 1, delay_ns: int = 2 * MS, **of_source: Any) -> list[Decision]:
+        for _ in self.pipeline.run(Source(self.clock, ticks, delay_ns, **of_source)):
             pass
         return [tracks.decision for tracks in self.published]
 
@@ -233,6 +247,54 @@ def test_frames_without_image_are_late_where_they_were_wanted() -> None:
     (decision,) = bench.run(undecoded=("L",))
     assert decision == Decision(late=("L",), age_ns=6 * MS)
     assert [span.camera for span in bench.ticks[0].times.spans if span.stage == "ingest"] == ["F", "B"]
+
+
+def test_a_camera_starts_when_its_own_frame_is_decoded() -> None:
+    bench = Bench()
+    bench.channels["B"].cost_ns = 5 * MS
+    # B has 5 ms to go at 1 ms, the others 3 at 4, when the set is at hand; then 1 ms of fusion
+    assert bench.run(2, delay_ns=4 * MS, early={"B": MS}) == [Decision(age_ns=8 * MS)] * 2
+    assert bench.log == ["B", "F", "L"] * 2
+    assert bench.fusion.looked == [CAMERAS] * 2
+
+
+def test_a_set_that_comes_late_is_not_dropped_where_a_camera_has_begun() -> None:
+    bench = Bench()
+    (decision,) = bench.run(delay_ns=16 * MS, early={"F": MS})
+    assert decision == Decision(late=("L", "B"), age_ns=20 * MS - 3_750_000 + MS)
+    assert bench.fusion.looked == [("F",)]
+
+
+def test_a_set_handed_over_just_as_a_frame_was_decoded_has_its_image() -> None:
+    bench = Bench()
+    (decision,) = bench.run(early={"L": MS}, undecoded=("L",))
+    assert decision == Decision(age_ns=6 * MS)
+    assert all(frame.decoded for frame in bench.ticks[0].frames.frames)
+
+
+def test_what_was_begun_for_a_set_that_never_came_is_given_up_on() -> None:
+    bench = Bench()
+    bench.channels["L"].cost_ns = 103 * MS
+    decisions = bench.run(3, early={"L": MS}, lost=(0,))
+    # it is still at work on the frame of the lost set when the next one is decoded, and takes the one after that
+    assert decisions[0] == Decision(skipped=("L",), age_ns=6 * MS)
+    assert decisions[1].late == ("L",)
+    assert bench.log == ["L", "F", "B", "L", "F", "B"]
+
+
+def test_nobody_starts_before_a_camera_that_was_cut_off_until_it_is_in_time_again() -> None:
+    bench = Bench()
+    early = {"F": MS, "L": MS, "B": 2 * MS}
+    bench.channels["B"].cost_ns = 20 * MS
+    for _ in bench.pipeline.run(Source(bench.clock, 4, early=early)):
+        bench.channels["B"].cost_ns = 3 * MS
+    assert "".join(bench.log) == "FLB BFL FLB FLB".replace(" ", "")
+
+
+def test_the_interpreter_is_handed_back_as_it_was() -> None:
+    bench, usual_s = Bench(), sys.getswitchinterval()
+    bench.run()
+    assert sys.getswitchinterval() == usual_s
 
 
 def test_a_stage_that_fails_costs_its_camera_the_tick_even_where_no_time_passes() -> None:

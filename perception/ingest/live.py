@@ -5,7 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import (
+    Future,
+    ThreadPoolExecutor,
+    TimeoutError,  # noqa: A004 (Python 3.10 has two)
+    as_completed,
+)
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -22,6 +28,7 @@ from perception.ingest.cameras.pixels import to_image
 from perception.ingest.decode import UndecodableError
 from perception.ingest.synchroniser import Group, Synchroniser
 from perception.messages import NO_IMAGE, EncodedImage, Frame, FrameSet, Image, Needed, Rig, Span
+from perception.stages import Begin
 
 _WAIT_S: Final = 0.2
 _CLOSE_S: Final = 1.0
@@ -38,12 +45,21 @@ class _Ingested(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class _Pending:
-    """A frame on its way; its decoding starts when it is known which tick it belongs to."""
+    """A frame on its way; its decoding starts when it is known which tick it belongs to.
+
+    `told` says whether those who want to know of decoded frames have been told.
+    """
 
     camera: str
     capture_ns: int
     captured: Captured
+    tick: int = 0
     ingested: Future[_Ingested] | None = None
+    told: bool = False
+
+    def done(self) -> bool:
+        """Whether it is decoded, and nobody has been told."""
+        return not self.told and self.ingested is not None and self.ingested.done()
 
 
 class Live:
@@ -90,6 +106,7 @@ class Live:
             tuple(rig), sync.model_copy(update={"window_ms": window_ms})
         )
         self._tick = 0
+        self._coming: list[_Pending] = []  # of the open group
         self._faults = Faults()
         self._workers = ThreadPoolExecutor(threads, "decode")
         self._closed = threading.Event()
@@ -102,7 +119,7 @@ class Live:
             for name in rig
         }
 
-    def frame_sets(self) -> Iterator[FrameSet]:
+    def frame_sets(self, begin: Begin | None = None) -> Iterator[FrameSet]:
         """Start the cameras and yield the frame sets in time order, each as soon as its frames are decoded."""
         for feed in self._feeds.values():
             feed.start()
@@ -111,8 +128,9 @@ class Live:
             self._wait_for_mail()
             groups = self._take_in()
             groups += self._give_up_waiting()
+            self._tell_as_decoded(begin)
             for group in groups:
-                frame_set = self._hand_over(group)
+                frame_set = self._hand_over(group, begin)
                 self._tick += 1
                 if frame_set is not None:
                     yield frame_set
@@ -147,7 +165,8 @@ class Live:
         until_ns = self._open_until_ns()
         wait_s = _WAIT_S if until_ns is None else max(0.0, (until_ns - self._clock.now_ns()) * 1e-9)
         with self._arrived:
-            if not self._closed.is_set() and not any(feed.mailbox for feed in self._feeds.values()):
+            idle = not any(feed.mailbox for feed in self._feeds.values()) and not any(p.done() for p in self._coming)
+            if idle and not self._closed.is_set():
                 self._arrived.wait(min(_WAIT_S, wait_s))
 
     def _open_until_ns(self) -> int | None:
@@ -175,9 +194,30 @@ class Live:
             pending = _Pending(name, self._clock.stamp_of(captured.capture_ns), captured)
             closed = self._synchroniser.add(name, pending.capture_ns, arrival_ns, pending)
             before = len(groups) + sum(group.frames.get(name) is not pending for group in closed)
-            pending.ingested = self._workers.submit(self._ingest, self._tick + before, name, captured)
+            pending.tick = self._tick + before
+            pending.ingested = self._workers.submit(self._ingest, pending.tick, name, captured)
+            pending.ingested.add_done_callback(self._wake)
+            self._coming.append(pending)
             groups += closed
         return groups
+
+    def _wake(self, _: Future[_Ingested]) -> None:
+        with self._arrived:
+            self._arrived.notify_all()
+
+    def _tell_as_decoded(self, begin: Begin | None) -> None:
+        for pending in self._coming:
+            if pending.done():
+                self._tell(pending, begin)
+        self._coming = [pending for pending in self._coming if not pending.told]
+
+    def _tell(self, pending: _Pending, begin: Begin | None) -> None:
+        pending.told = True
+        if begin is None or pending.ingested is None or pending.ingested.result().image is None:
+            return  # what does not decode is told of once, with its set
+        frame = self._frame(pending)
+        if frame is not None and frame.decoded:
+            begin(pending.tick, frame)
 
     def _give_up_waiting(self) -> list[Group[_Pending]]:
         """Close the open group when nobody is expected any more, or it is time."""
@@ -199,13 +239,16 @@ class Live:
             problem = str(error)
         return _Ingested(image, problem, Span(started_ns, self._clock.now_ns()))
 
-    def _hand_over(self, group: Group[_Pending]) -> FrameSet | None:
+    def _hand_over(self, group: Group[_Pending], begin: Begin | None) -> FrameSet | None:
         """The frame set of a group, when its frames are decoded or it is time; None where none of them decodes."""
-        decoding = [pending.ingested for pending in group.frames.values() if pending.ingested is not None]
+        decoding = {p.ingested: p for p in group.frames.values() if p.ingested is not None and not p.told}
         until_ns = self._enforcement.ingest_until_ns(
             min(pending.captured.arrival_ns for pending in group.frames.values())
         )
-        wait(decoding, None if until_ns is None else max(0.0, (until_ns - self._clock.now_ns()) * 1e-9))
+        with suppress(TimeoutError):
+            wait_s = None if until_ns is None else max(0.0, (until_ns - self._clock.now_ns()) * 1e-9)
+            for ingested in as_completed(decoding, wait_s):
+                self._tell(decoding[ingested], begin)
         frames = tuple(frame for pending in group.frames.values() if (frame := self._frame(pending)) is not None)
         if not frames:
             return None

@@ -5,7 +5,13 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError, wait  # noqa: A004 (Python 3.10 has two)
+from concurrent.futures import (
+    Future,
+    ThreadPoolExecutor,
+    TimeoutError,  # noqa: A004 (Python 3.10 has two)
+    as_completed,
+    wait,
+)
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,6 +25,7 @@ from perception.ingest.decode import VIDEO_CODECS, UndecodableError, VideoDecode
 from perception.ingest.drive import Drive, Packet
 from perception.ingest.synchroniser import Group, Grouping, Synchroniser
 from perception.messages import NO_IMAGE, Camera, EncodedImage, Frame, FrameSet, Image, Needed, Span
+from perception.stages import Begin
 
 _LOOK_AHEAD: Final = 2
 _USUAL_PERIOD_NS: Final = 100_000_000
@@ -107,7 +114,7 @@ class Replay:
         first_ns, last_ns = self._drive.time_range_ns
         return self._loop * (last_ns - first_ns) * 1e-9
 
-    def frame_sets(self) -> Iterator[FrameSet]:
+    def frame_sets(self, begin: Begin | None = None) -> Iterator[FrameSet]:
         """Yield the frame sets in time order, each as soon as it is due and its frames are decoded."""
         sets = self._sets()
         ahead: deque[_Set] = deque()
@@ -121,7 +128,7 @@ class Replay:
             if not self._started.is_set():
                 self._clock.wait_until(min(pending.packet.log_ns for pending in ahead[0].frames))
                 self._started.set()
-            frame_set = self._hand_over(ahead.popleft())
+            frame_set = self._hand_over(ahead.popleft(), begin)
             if frame_set is not None:
                 yield frame_set
 
@@ -209,9 +216,11 @@ class Replay:
         self._closed.wait(max(0.0, (self._clock.due_ns(log_ns) - self._clock.now_ns()) * 1e-9 - _WAKE_EARLY_S))
         return self._clock.now_ns() if self._closed.is_set() else self._clock.wait_until(log_ns)
 
-    def _hand_over(self, coming: _Set) -> FrameSet | None:
+    def _hand_over(self, coming: _Set, begin: Begin | None) -> FrameSet | None:
         """The frame set whose time has come; None where none of its frames decodes."""
         until_ns = self._until_ns(coming)
+        if begin is not None and not self._clock.stepped:
+            self._tell_as_decoded(coming, until_ns, begin)
         too_long_ns = 0 if until_ns is None else max(0, self._clock.due_ns(coming.closed_ns) - until_ns)
         self._clock.wait_until(coming.closed_ns - too_long_ns)
         done = [(pending.packet, self._ingested(pending, until_ns)) for pending in coming.frames]
@@ -239,6 +248,17 @@ class Replay:
             newest.point_cloud,
         )
 
+    def _tell_as_decoded(self, coming: _Set, until_ns: int | None, begin: Begin) -> None:
+        packets = {pending.ingested: pending.packet for pending in coming.frames}
+        with suppress(TimeoutError):
+            for ingested in as_completed(packets, self._seconds_until(until_ns)):
+                image, _, arrival_ns, span = ingested.result()
+                if image is not None and image.size:
+                    begin(coming.tick, _frame(packets[ingested], image, arrival_ns, span))
+
+    def _seconds_until(self, until_ns: int | None) -> float | None:
+        return None if until_ns is None else max(0.0, (until_ns - self._clock.now_ns()) * 1e-9)
+
     def _until_ns(self, coming: _Set) -> int | None:
         """When a set is handed over at the latest, on the monotonic clock; None waits as long as it takes."""
         if self._clock.stepped:
@@ -249,7 +269,7 @@ class Replay:
         """A frame, without its image where it is not decoded by then; None where it has not even arrived."""
         packet, ingested = pending
         try:
-            return ingested.result(None if until_ns is None else max(0.0, (until_ns - self._clock.now_ns()) * 1e-9))
+            return ingested.result(self._seconds_until(until_ns))
         except TimeoutError:
             if packet.format not in VIDEO_CODECS:
                 ingested.cancel()

@@ -36,7 +36,7 @@ class ProfileRecorder:
         """Take in one tick."""
         self._ticks += 1
         self._cut_off += len(tick.tracks.decision.late)
-        at_hand_ns = _at_hand_ns(tick)
+        decoded_ns = {span.camera: span.end_ns for span in tick.times.spans if span.stage == "ingest"}
         arrivals_ns = {frame.camera: frame.arrival_ns for frame in tick.frames.frames}
         for stage, camera, start_ns, end_ns in tick.times.spans:
             if not camera:
@@ -47,7 +47,8 @@ class ProfileRecorder:
                 self._add(camera, stage, end_ns - min(arrivals_ns[camera], start_ns))
                 continue
             if stage == "preprocess":
-                self._add(camera, "queue", max(start_ns - at_hand_ns, 0))
+                # In stepped replay the frame was decoded before it arrived, and is handed over when it does.
+                self._add(camera, "queue", max(start_ns - max(decoded_ns[camera], arrivals_ns[camera]), 0))
             self._add(camera, stage, end_ns - start_ns)
 
     def close(self) -> None:
@@ -80,12 +81,6 @@ class ProfileRecorder:
     def _add(self, camera: str, stage: str, duration_ns: int) -> None:
         self._cameras[camera][stage].add(duration_ns)
         self._all[stage].add(duration_ns)
-
-
-def _at_hand_ns(tick: Tick) -> int:
-    """When the frame set was handed over, as far as can be told: all decoded, and in stepped replay arrived."""
-    decoded = [span.end_ns for span in tick.times.spans if span.stage == "ingest"]
-    return max([tick.times.arrival_ns, *decoded])
 
 
 def _complete(measured: dict[str, Histogram]) -> bool:

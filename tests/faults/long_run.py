@@ -65,11 +65,19 @@ class Timed:
         self.wanted, self.ingest_until_ns = enforcement.wanted, enforcement.ingest_until_ns
         self.spent_ns: list[int] = []
         self._enforcement = enforcement
+        self._early_ns = 0
+
+    def early(self, tick: int) -> tuple[int, frozenset[str]]:
+        began_ns = time.perf_counter_ns()
+        early = self._enforcement.early(tick)
+        self._early_ns += time.perf_counter_ns() - began_ns
+        return early
 
     def plan(self, frames: FrameSet, now_ns: int) -> Plan:
         began_ns = time.perf_counter_ns()
         plan = self._enforcement.plan(frames, now_ns)
-        self.spent_ns.append(time.perf_counter_ns() - began_ns)
+        self.spent_ns.append(time.perf_counter_ns() - began_ns + self._early_ns)
+        self._early_ns = 0
         return plan
 
     def learn(self, tick: int, plan: Plan, decision: Decision, times: TickTimes) -> Step | None:

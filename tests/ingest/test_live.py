@@ -15,7 +15,7 @@ from perception.config import FileCamera, SyncConfig
 from perception.governor import Undisturbed
 from perception.ingest.cameras.camera import CameraError
 from perception.ingest.live import Live
-from perception.messages import FrameSet, Needed, Rig
+from perception.messages import Frame, FrameSet, Needed, Rig
 from perception.stages import Source
 from tests.drives import encode, make_camera, render
 from tests.ingest.cameras.devices import MS, ScriptedDevice, until
@@ -50,9 +50,11 @@ class Vehicle:
     held: threading.Event = field(default_factory=threading.Event)
     """Cleared, the consumer is busy with the frame set that it was given last."""
     shot: int = 0
+    told: list[tuple[int, Frame]] = field(default_factory=list)
+    """Which frames it was told of as they were decoded, and of which tick they are."""
 
     def consume(self) -> None:
-        for frames in self.live.frame_sets():
+        for frames in self.live.frame_sets(lambda tick, frame: self.told.append((tick, frame))):
             self.sets.append(frames)
             self.held.wait()
 
@@ -89,6 +91,17 @@ def vehicle(request: pytest.FixtureRequest) -> Iterator[Vehicle]:
     vehicle.held.set()
     consumer.join(10)
     assert not consumer.is_alive()
+
+
+def test_a_frame_is_told_of_when_it_is_decoded_though_others_are_waited_for(vehicle: Vehicle) -> None:
+    vehicle.tick()
+    stamp_ns = vehicle.shoot("CAM_RIGHT")
+    until(lambda: len(vehicle.told) == 4)
+    assert len(vehicle.sets) == 1
+    vehicle.shoot("CAM_FRONT", "CAM_LEFT", stamp_ns=stamp_ns + MS)
+    until(lambda: len(vehicle.sets) == 2)
+    assert [tick for tick, _ in vehicle.told] == [0, 0, 0, 1, 1, 1]
+    assert vehicle.told[3][1] == vehicle.sets[1].frames[2]
 
 
 def names(frames: FrameSet) -> list[str]:

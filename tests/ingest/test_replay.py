@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from perception.governor import Undisturbed
 from perception.ingest.drive import Drive, Packet
 from perception.ingest.open_drive import open_drive
 from perception.ingest.replay import Replay
-from perception.messages import FrameSet, Rig, Truth
+from perception.messages import Frame, FrameSet, Rig, Truth
 from perception.stages import Source
 from tests.drives import SECOND, START_NS, ego_pose, encode, make_camera, open_writer, render, write_drive
 from tests.ingest.test_decode import encode_video
@@ -171,6 +171,25 @@ def test_a_set_that_lacks_a_camera_is_handed_over_when_its_window_has_passed() -
     assert first.missing == ("CAM_LEFT",)
     assert [frame.camera for frame in first.frames] == ["CAM_FRONT", "CAM_RIGHT"]
     assert START_NS + 50 * MS <= handed_over_ns < START_NS + 10_000 * MS
+
+
+def test_in_real_time_each_frame_is_told_of_as_soon_as_it_is_decoded() -> None:
+    shots = [Shot(camera, at + i * 300, at + i * 300) for at in (0, 2_000) for i, camera in enumerate(CAMERAS)]
+    clock, told, sets = RealTimeReplayClock(), list[tuple[int, Frame, int]](), list[FrameSet]()
+    with playing(list_drive(shots), clock, window_ms=1_000) as replay:
+        for frames in replay.frame_sets(lambda tick, frame: told.append((tick, frame, clock.stamp_ns()))):
+            assert [(frames.tick, frame.camera) for frame in frames.frames] == [(t, f.camera) for t, f, _ in told[-3:]]
+            assert told[-3][2] < START_NS + (frames.tick * 2_000 + 600) * MS  # the last had not even arrived
+            sets.append(frames)
+    same = zip((frame for frames in sets for frame in frames.frames), (frame for _, frame, _ in told), strict=True)
+    assert all(a.image is b.image and replace(a, image=b.image) == b for a, b in same)
+
+
+def test_in_stepped_time_nobody_is_told_beforehand(drive_path: Path) -> None:
+    told: list[int] = []
+    with playing(open_drive(drive_path)) as replay:
+        assert len(list(replay.frame_sets(lambda tick, _: told.append(tick)))) > 1
+    assert told == []
 
 
 class Hurries(Undisturbed):

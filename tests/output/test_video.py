@@ -17,6 +17,7 @@ from perception.output.drawing import BACKGROUND, CameraView, blank, label, line
 from perception.output.palette import CLASS_COLOURS
 from perception.output.picture import Picture, arrange
 from perception.output.video import render
+from perception.stages import Begin
 from tests.drives import scan
 from tests.output.samples import PERIOD_NS, make_rig, make_tick, make_track, make_tracks
 
@@ -28,7 +29,7 @@ class Drive:
         self.rig = rig
         self._sets = sets
 
-    def frame_sets(self) -> Iterator[FrameSet]:
+    def frame_sets(self, begin: Begin | None = None) -> Iterator[FrameSet]:  # noqa: ARG002
         yield from self._sets
 
     def faults(self) -> Sequence[str]:
