@@ -17,7 +17,7 @@ import numpy as np
 
 from engines.train.loss import Batch, collate
 from engines.train.samples import Labels, Placement, place
-from engines.train.targets import Targets, assign
+from engines.train.targets import Targets, targets
 from perception.messages import CLASSES, Image
 
 _JPEG_QUALITY: Final = 90
@@ -77,7 +77,7 @@ def batches(
             _augmented(examples[i], size, window, np.random.default_rng((seed, epoch, i)))
             for i in order[start : start + batch]
         ]
-        return collate([image for image, _ in pairs], [targets for _, targets in pairs])
+        return collate([image for image, _ in pairs], [taught for _, taught in pairs])
 
     starts = range(0, len(order) - batch + 1, batch)
     with ThreadPoolExecutor(threads) as pool:
@@ -129,7 +129,7 @@ def _augmented(
     image = decode(example)
     placement = _in_window(_random_placement(image.shape, size, rng), example.labels, size, window, rng)
     placed, labels = place(image, example.labels, placement, *window)
-    return _relit(placed, rng), assign(labels, *window)
+    return _relit(placed, rng), targets(labels, *window)
 
 
 def _in_window(

@@ -10,53 +10,70 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from engines.train.assign import assign, boxes_at
 from engines.train.targets import Targets
-from perception.detect.stock import ANGLE, CENTRE, DEPTH, EDGE_UNIT_PX, EDGES, REGRESSION, SCORES, SIZE, SPREAD
+from perception.detect import stock
+from perception.detect.stock import ANGLE, CENTRE, DEPTH, EDGES, REGRESSION, SCORES, SIZE, SPREAD
 
 WEIGHTS: Final = {"scores": 1.0, "box": 4.0, "centre": 1.0, "depth": 0.5, "size": 1.0, "angle": 0.5}
-_LARGEST_EDGE: Final = 5.0  # exp(5) * 8 px is more than any input
 _SPREAD_LIMITS: Final = (-4.0, 2.0)
 
 
 class Batch(NamedTuple):
-    """Images (N, 3, h, w) uint8 and their targets; `cells` count through the whole batch."""
+    """Images (N, 3, h, w) uint8, and of each its targets: boxes (M, 4), labels (M,), values (M, 13).
+
+    `silent` (N, cells) is where nothing is taught that no object asks for; `anchors` (cells, 2) are the cells' middles.
+    """
 
     images: Tensor
-    heat: Tensor
+    boxes: list[Tensor]
+    labels: list[Tensor]
+    values: list[Tensor]
+    silent: Tensor
+    anchors: Tensor
+
+
+class _Answers(NamedTuple):
+    """The cells of a batch that answer for an object: what they said, what was meant, and the score they are due."""
+
     cells: Tensor
-    weights: Tensor
+    said: Tensor
+    anchors: Tensor
+    boxes: Tensor
+    labels: Tensor
     values: Tensor
-    objects: int
+    quality: Tensor
 
 
 def collate(images: Sequence[np.ndarray], targets: Sequence[Targets]) -> Batch:
     """Put images (h, w, 3) and their targets together."""
-    per_image = targets[0].heat.shape[0]
-    cells = np.concatenate([t.cells + i * per_image for i, t in enumerate(targets)])
+    height, width = images[0].shape[:2]
     return Batch(
         images=torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2),
-        heat=torch.from_numpy(np.stack([t.heat for t in targets])),
-        cells=torch.from_numpy(cells.astype(np.int64)),
-        weights=torch.from_numpy(np.concatenate([t.weights for t in targets])),
-        values=torch.from_numpy(np.concatenate([t.values for t in targets])),
-        objects=max(sum(t.objects for t in targets), 1),
+        boxes=[torch.from_numpy(t.boxes) for t in targets],
+        labels=[torch.from_numpy(t.labels.astype(np.int64)) for t in targets],
+        values=[torch.from_numpy(t.values) for t in targets],
+        silent=torch.from_numpy(np.stack([t.silent for t in targets])),
+        anchors=torch.from_numpy(stock.anchors(width, height)),
     )
 
 
 def loss(scores: Tensor, regression: Tensor, batch: Batch) -> dict[str, Tensor]:
-    """The terms of the loss, unweighted, each a mean over the batch's objects."""
-    said = regression.float().reshape(-1, REGRESSION)[batch.cells]
-    meant, weights = batch.values, batch.weights / batch.objects
+    """The terms of the loss, unweighted, each a mean over the batch's answers by their quality."""
+    logits = scores.float().reshape(len(batch.images), -1, SCORES)
+    answers = _answers(logits, regression.float().reshape(len(batch.images), -1, REGRESSION), batch)
+    due = answers.quality.sum().clamp(min=1.0)
+    weights, said, values = answers.quality / due, answers.said, answers.values
     spread = said[:, SPREAD].clamp(*_SPREAD_LIMITS)
     # Laplace's negative logarithmic likelihood, log 2 left out: far objects may be wrong, if they say so.
-    depth = (said[:, DEPTH] - meant[:, DEPTH]).abs() * torch.exp(-spread) + spread
+    depth = (said[:, DEPTH] - values[:, DEPTH]).abs() * torch.exp(-spread) + spread
     return {
-        "scores": _focal(scores.float().reshape(-1, SCORES), batch.heat.reshape(-1, SCORES)) / batch.objects,
-        "box": (_generalised_iou_loss(said[:, EDGES], meant[:, EDGES]) * weights).sum(),
-        "centre": (_error(said[:, CENTRE], meant[:, CENTRE]) * weights).sum(),
+        "scores": _score_loss(logits.reshape(-1, SCORES), answers, batch.silent.reshape(-1)) / due,
+        "box": (_generalised_iou_loss(boxes_at(said[:, EDGES], answers.anchors), answers.boxes) * weights).sum(),
+        "centre": (_error(said[:, CENTRE], values[:, CENTRE]) * weights).sum(),
         "depth": (depth * weights).sum(),
-        "size": (_error(said[:, SIZE], meant[:, SIZE]) * weights).sum(),
-        "angle": (_error(said[:, ANGLE], meant[:, ANGLE]) * weights).sum(),
+        "size": (_error(said[:, SIZE], values[:, SIZE]) * weights).sum(),
+        "angle": (_error(said[:, ANGLE], values[:, ANGLE]) * weights).sum(),
     }
 
 
@@ -65,26 +82,47 @@ def total(terms: dict[str, Tensor]) -> Tensor:
     return torch.stack([WEIGHTS[name] * term for name, term in terms.items()]).sum()
 
 
-def _focal(logits: Tensor, heat: Tensor) -> Tensor:
-    """Penalty-reduced focal loss (CornerNet, Law and Deng 2018); cells where `heat` is negative are left out."""
-    probability = torch.sigmoid(logits)
-    at_centre = (1 - probability) ** 2 * functional.logsigmoid(logits)
-    elsewhere = (1 - heat) ** 4 * probability**2 * functional.logsigmoid(-logits)
-    return -torch.where(heat == 1, at_centre, torch.where(heat < 0, 0.0, elsewhere)).sum()
+def _answers(logits: Tensor, regression: Tensor, batch: Batch) -> _Answers:
+    per_image = len(batch.anchors)
+    found = []
+    for i, (boxes, labels, values) in enumerate(zip(batch.boxes, batch.labels, batch.values, strict=True)):
+        if len(boxes) == 0:
+            continue
+        said = boxes_at(regression[i, :, EDGES].detach(), batch.anchors)
+        cells, objects, quality = assign(logits[i].detach(), said, batch.anchors, boxes, labels)
+        found.append(
+            _Answers(
+                cells + i * per_image, regression[i, cells], batch.anchors[cells],
+                boxes[objects], labels[objects], values[objects], quality,
+            )
+        )  # fmt: skip
+    if not found:
+        nobody = torch.zeros(0, dtype=torch.int64)
+        corners, values = torch.zeros(0, 4), regression.reshape(-1, REGRESSION)[:0]
+        return _Answers(nobody, values, corners[:, :2], corners, nobody, values, torch.zeros(0))
+    return _Answers(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+
+def _score_loss(logits: Tensor, answers: _Answers, silent: Tensor) -> Tensor:
+    """Binary cross entropy with the quality of the answer as target (Zhang et al. 2021, without their weighting)."""
+    target = torch.zeros_like(logits)
+    target[answers.cells, answers.labels] = answers.quality
+    heard = ~silent
+    heard[answers.cells] = True
+    entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return (entropy * heard[:, None]).sum()
 
 
 def _generalised_iou_loss(said: Tensor, meant: Tensor) -> Tensor:
-    """1 - GIoU (Rezatofighi et al. 2019) of boxes given by their edges' distances from one anchor."""
-    a, b = torch.exp(said.clamp(max=_LARGEST_EDGE)) * EDGE_UNIT_PX, torch.exp(meant) * EDGE_UNIT_PX
-    inner, outer = torch.minimum(a, b), torch.maximum(a, b)
-    intersection = _area(inner)
-    union = _area(a) + _area(b) - intersection
-    hull = _area(outer)
-    return 1 - intersection / union + (hull - union) / hull
+    """1 - GIoU (Rezatofighi et al. 2019) of boxes (N, 4)."""
+    inner = _area(torch.maximum(said[:, :2], meant[:, :2]), torch.minimum(said[:, 2:], meant[:, 2:]))
+    hull = _area(torch.minimum(said[:, :2], meant[:, :2]), torch.maximum(said[:, 2:], meant[:, 2:]))
+    union = _area(said[:, :2], said[:, 2:]) + _area(meant[:, :2], meant[:, 2:]) - inner
+    return 1 - inner / union + (hull - union) / hull
 
 
-def _area(edges: Tensor) -> Tensor:
-    return (edges[:, 0] + edges[:, 2]) * (edges[:, 1] + edges[:, 3])
+def _area(low: Tensor, high: Tensor) -> Tensor:
+    return (high - low).clamp(min=0).prod(dim=1)
 
 
 def _error(said: Tensor, meant: Tensor) -> Tensor:

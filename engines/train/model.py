@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from perception.detect.stock import CELLS, REGRESSION, SCORES
 
 _GREY: Final = 128.0
-_PRIOR: Final = 0.01
+_PRIOR: Final = 0.001
 
 
 class ConvBlock(nn.Sequential):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,14 +18,15 @@ from engines.train.config import TrainConfig  # noqa: E402
 from engines.train.dataset import Example  # noqa: E402
 from engines.train.export import export  # noqa: E402
 from engines.train.loop import train  # noqa: E402
-from engines.train.loss import collate, loss, total  # noqa: E402
+from engines.train.loss import Batch, collate, loss, total  # noqa: E402
 from engines.train.model import StockDetector  # noqa: E402
-from engines.train.targets import assign  # noqa: E402
+from engines.train.samples import Labels  # noqa: E402
+from engines.train.targets import targets  # noqa: E402
 from perception.config import DetectorConfig  # noqa: E402
 from perception.detect import openvino, recognise  # noqa: E402
-from perception.detect.stock import output_shapes  # noqa: E402
+from perception.detect.stock import CELLS, REGRESSION, SCORES, output_shapes  # noqa: E402
 from perception.errors import ConfigError  # noqa: E402
-from tests.engines.train.test_targets import make_labels  # noqa: E402
+from tests.engines.train.test_targets import edges_of, make_labels  # noqa: E402
 
 SIZE = (128, 64)
 CONFIG = TrainConfig(input_size=SIZE, epochs=2, batch=4, warm_up_steps=2)
@@ -50,30 +52,60 @@ def test_outputs_have_the_shapes_of_the_head() -> None:
     assert [tuple(output.shape[1:]) for output in outputs] == list(output_shapes(SIZE))
 
 
+def _batch(labels: Labels) -> Batch:
+    return collate([np.zeros((SIZE[1], SIZE[0], 3), np.uint8)], [targets(labels, *SIZE)])
+
+
+def _by_heart(batch: Batch) -> tuple[Any, Any]:
+    """Scores and regression of a network that knows the truth, and says it in every cell of an object."""
+    shapes = [(1, len(batch.anchors), channels) for channels in (SCORES, REGRESSION)]
+    scores, regression = torch.full(shapes[0], -7.0), torch.zeros(shapes[1])
+    for box, label, values in zip(batch.boxes[0], batch.labels[0], batch.values[0], strict=True):
+        inside = ((batch.anchors > box[:2]) & (batch.anchors < box[2:])).all(dim=1).nonzero()[:, 0]
+        scores[0, inside, label] = 7.0
+        regression[0, inside] = values
+        for cell in inside:
+            regression[0, cell, :4] = torch.from_numpy(edges_of(box.numpy(), batch.anchors[cell].numpy()))
+    return scores, regression
+
+
 def test_the_truth_has_less_loss_than_anything_else() -> None:
-    targets = assign(make_labels([(20, 10, 60, 40), (90, 20, 96, 30)], [0, 5]), *SIZE)
-    batch = collate([np.zeros((SIZE[1], SIZE[0], 3), np.uint8)], [targets])
-    scores = torch.logit(batch.heat.clamp(1e-3, 1 - 1e-3))
-    regression = torch.zeros(1, len(targets.heat), 13)
-    regression[0, batch.cells] = batch.values
-    right = loss(scores, regression, batch)
-    wrong = loss(scores + 1, regression + 0.3, batch)
+    batch = _batch(make_labels([(20, 10, 36, 22), (90, 20, 98, 32)], [0, 5]))
+    scores, regression = _by_heart(batch)
+    right, wrong = loss(scores, regression, batch), loss(scores * 0.7, regression + 0.3, batch)
     assert right["box"] < 1e-5
     for name in ("scores", "box", "centre", "size", "angle"):
         assert right[name] < wrong[name]
 
 
 def test_an_honest_spread_is_cheapest() -> None:
-    targets = assign(make_labels([(20, 10, 60, 40)], [0]), *SIZE)
-    batch = collate([np.zeros((SIZE[1], SIZE[0], 3), np.uint8)], [targets])
-    regression = torch.zeros(1, len(targets.heat), 13)
-    regression[0, batch.cells] = batch.values
+    batch = _batch(make_labels([(20, 10, 60, 40)], [0]))
+    scores, regression = _by_heart(batch)
     regression[..., 6] += 0.2  # the depth's error
     costs = {}
     for spread in (0.05, 0.2, 0.8):
         regression[..., 7] = float(np.log(spread))
-        costs[spread] = float(loss(torch.zeros_like(batch.heat), regression, batch)["depth"])
+        costs[spread] = float(loss(scores, regression, batch)["depth"])
     assert costs[0.2] == min(costs.values())
+
+
+def test_what_is_said_where_something_is_ignored_costs_nothing() -> None:
+    batch = _batch(make_labels([(20, 10, 60, 40), (90, 20, 110, 40)], [0, 1], ignored=[False, True]))
+    scores, regression = _by_heart(batch)
+    before = loss(scores, regression, batch)["scores"]
+    scores[0, batch.silent[0]] = 7.0
+    assert loss(scores, regression, batch)["scores"] == before
+    scores[0, -1] = 7.0
+    assert loss(scores, regression, batch)["scores"] > before
+
+
+def test_an_image_without_objects_teaches_silence() -> None:
+    batch = _batch(make_labels([], []))
+    cells = SIZE[0] // 8 * SIZE[1] // 8 * CELLS
+    terms = loss(torch.zeros(1, cells, SCORES), torch.zeros(1, cells, REGRESSION, requires_grad=True), batch)
+    assert terms["scores"] == pytest.approx(cells * SCORES * np.log(2), rel=1e-3)
+    assert all(term == 0 for name, term in terms.items() if name != "scores")
+    total(terms).backward()
 
 
 def test_a_few_steps_lessen_the_loss() -> None:

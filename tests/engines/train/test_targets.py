@@ -1,4 +1,4 @@
-"""What the assigner teaches is what the head reads."""
+"""What the network is taught is what the head reads."""
 
 from __future__ import annotations
 
@@ -6,11 +6,21 @@ import numpy as np
 import pytest
 
 from engines.train.samples import Labels
-from engines.train.targets import Targets, assign
-from perception.detect.stock import CELLS, DEPTH_FOCAL, REGRESSION, SCORES, SPREAD, StockHead, output_shapes
+from engines.train.targets import Targets, targets
+from perception.detect.stock import (
+    EDGE_UNIT_PX,
+    EDGES,
+    REGRESSION,
+    SCORES,
+    SPREAD,
+    StockHead,
+    anchors,
+    output_shapes,
+)
 from perception.messages import CLASSES, Candidates
 
 SIZE = (448, 256)
+ANCHORS = anchors(*SIZE)
 
 
 def make_labels(boxes: list[tuple[float, ...]], labels: list[int], ignored: list[bool] | None = None) -> Labels:
@@ -20,7 +30,7 @@ def make_labels(boxes: list[tuple[float, ...]], labels: list[int], ignored: list
         boxes=array,
         labels=np.array(labels, np.int32),
         visibility=np.ones(count, np.float32),
-        ignored=np.array(ignored or [False] * count),
+        ignored=np.array(ignored or [False] * count, np.bool_),
         centres=(array[:, :2] + array[:, 2:]) / 2 + np.float32(3),
         depths_over_focal=np.linspace(0.02, 0.3, count, dtype=np.float32),
         sizes=np.tile(np.array([4.2, 1.8, 1.5], np.float32), (count, 1)),
@@ -28,71 +38,54 @@ def make_labels(boxes: list[tuple[float, ...]], labels: list[int], ignored: list
     )
 
 
-def _as_outputs(targets: Targets) -> list[np.ndarray]:
-    """The outputs of a network that learned its targets by heart."""
-    heat = np.clip(targets.heat, 1e-4, 1 - 1e-4)
-    regression = np.zeros((len(heat), REGRESSION), np.float32)
-    regression[targets.cells] = targets.values
-    regression[:, SPREAD] = np.log(0.1)
-    scores, values = (array.reshape(shape) for array, shape in zip(
-        (np.log(heat / (1 - heat)), regression), output_shapes(SIZE), strict=True
-    ))  # fmt: skip
-    return [scores, values]
+def edges_of(box: np.ndarray, anchor: np.ndarray) -> np.ndarray:
+    distances = np.concatenate([anchor - box[:2], box[2:] - anchor])
+    edges: np.ndarray = np.log(np.maximum(distances, 0.5) / EDGE_UNIT_PX)
+    return edges
 
 
-def _decoded(targets: Targets, threshold: float = 0.9) -> Candidates:
-    return StockHead(SIZE, np.arange(len(CLASSES), dtype=np.int32), threshold)(_as_outputs(targets))
+def learned_by_heart(taught: Targets) -> list[np.ndarray]:
+    """The outputs of a network that says of every object what it is taught, in the cell nearest to its middle."""
+    scores = np.full((len(ANCHORS), SCORES), -9, np.float32)
+    regression = np.zeros((len(ANCHORS), REGRESSION), np.float32)
+    for box, label, values in zip(taught.boxes, taught.labels, taught.values, strict=True):
+        cell = int(np.abs(ANCHORS - (box[:2] + box[2:]) / 2).sum(axis=1).argmin())
+        scores[cell, label] = 5
+        regression[cell] = values
+        regression[cell, EDGES] = edges_of(box, ANCHORS[cell])
+        regression[cell, SPREAD] = np.log(0.1)
+    shapes = output_shapes(SIZE)
+    return [array.reshape(shape) for array, shape in zip((scores, regression), shapes, strict=True)]
 
 
-def test_the_head_reads_back_what_was_assigned() -> None:
+def decoded(taught: Targets) -> Candidates:
+    return StockHead(SIZE, np.arange(len(CLASSES), dtype=np.int32), 0.9)(learned_by_heart(taught))
+
+
+def test_the_head_reads_back_what_is_taught() -> None:
     labels = make_labels([(40, 50, 120, 110), (300.5, 100.2, 304.1, 109.7), (0, 0, 448, 256)], [0, 5, 2])
-    found = _decoded(assign(labels, *SIZE))
+    found = decoded(targets(labels, *SIZE))
     assert found.attributes is not None
-    for box, label, centre, depth, size, alpha in zip(
-        labels.boxes, labels.labels, labels.centres, labels.depths_over_focal, labels.sizes, labels.alphas, strict=True
-    ):
-        of_class = np.flatnonzero(found.labels == label)
-        best = of_class[np.argmax(found.scores[of_class])]
-        np.testing.assert_allclose(found.boxes[best], box, atol=0.01)
-        np.testing.assert_allclose(found.attributes.centres[best], centre, atol=0.05)
-        assert found.attributes.depths_over_focal[best] == pytest.approx(depth, rel=1e-4)
+    for i, label in enumerate(labels.labels):
+        (best,) = np.flatnonzero(found.labels == label)
+        np.testing.assert_allclose(found.boxes[best], labels.boxes[i], atol=0.01)
+        np.testing.assert_allclose(found.attributes.centres[best], labels.centres[i], atol=0.05)
+        assert found.attributes.depths_over_focal[best] == pytest.approx(labels.depths_over_focal[i], rel=1e-4)
         assert found.attributes.depth_stds[best] == pytest.approx(0.1 * np.sqrt(2), rel=1e-4)
-        np.testing.assert_allclose(found.attributes.sizes[best], size, rtol=1e-4)
-        assert found.attributes.alphas[best] == pytest.approx(alpha, abs=1e-4)
+        np.testing.assert_allclose(found.attributes.sizes[best], labels.sizes[i], rtol=1e-4)
+        assert found.attributes.alphas[best] == pytest.approx(labels.alphas[i], abs=1e-4)
 
 
-def test_every_object_is_taught_with_the_same_weight() -> None:
-    labels = make_labels([(10, 10, 200, 200), (300, 20, 306, 30)], [0, 5])
-    targets = assign(labels, *SIZE)
-    small = targets.values[:, 6] > np.log(DEPTH_FOCAL * 0.1)
-    assert targets.weights[small].sum() == pytest.approx(1)
-    assert targets.weights[~small].sum() == pytest.approx(1)
-    assert targets.objects == 2
-
-
-def test_a_small_object_keeps_its_cells_before_a_large_one() -> None:
-    labels = make_labels([(88, 96, 98, 108), (50, 50, 160, 160)], [5, 0])
-    targets = assign(labels, *SIZE)
-    assert targets.objects == 2
-    assert (_decoded(targets).labels == 5).sum() == 1
-
-
-def test_what_is_ignored_is_neither_taught_nor_punished() -> None:
-    targets = assign(make_labels([(100, 100, 140, 140)], [0], ignored=[True]), *SIZE)
-    assert targets.objects == 0
-    assert len(targets.cells) == 0
-    assert (targets.heat == -1).sum() > 50
-    assert (targets.heat <= 0).all()
-
-
-def test_an_ignored_neighbour_does_not_rub_an_object_out() -> None:
-    targets = assign(make_labels([(100, 100, 140, 140), (90, 90, 150, 150)], [0, 1], ignored=[False, True]), *SIZE)
-    assert (targets.heat[:, 0] == 1).sum() == 1
+def test_what_is_ignored_is_not_taught_and_silent() -> None:
+    taught = targets(make_labels([(100, 100, 140, 140), (10, 10, 30, 30)], [0, 1], ignored=[True, False]), *SIZE)
+    assert taught.labels.tolist() == [1]
+    inside = ((ANCHORS > 100) & (ANCHORS < 140)).all(axis=1)
+    assert taught.silent[inside].all()
+    assert 0 < taught.silent.sum() < 150
 
 
 def test_no_objects_at_all() -> None:
-    targets = assign(make_labels([], []), *SIZE)
-    assert targets.heat.shape == (SIZE[0] // 4 * SIZE[1] // 4, SCORES)
-    assert targets.heat.size == np.prod(output_shapes(SIZE)[0])
-    assert CELLS * output_shapes(SIZE)[0][0] * output_shapes(SIZE)[0][1] == len(targets.heat)
-    assert targets.values.shape == (0, REGRESSION)
+    taught = targets(make_labels([], []), *SIZE)
+    assert taught.silent.shape == (len(ANCHORS),)
+    assert not taught.silent.any()
+    assert taught.values.shape == (0, REGRESSION)
