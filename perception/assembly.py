@@ -15,11 +15,13 @@ from perception import backends, ladder
 from perception.assume import Assumption
 from perception.backends import Backend
 from perception.budget import Ledger
-from perception.clock import Clock, RealTimeReplayClock
+from perception.clock import Clock, LiveClock, RealTimeReplayClock
 from perception.config import Config
 from perception.errors import ConfigError
 from perception.fusion.camera_fusion import CameraFusion
 from perception.governor import Enforcement, Governor, Rung, Settings, Undisturbed
+from perception.ingest.live import Live
+from perception.ingest.open_cameras import live_rig, open_cameras
 from perception.ingest.open_drive import open_drive
 from perception.ingest.replay import Replay
 from perception.messages import Rig
@@ -112,6 +114,27 @@ def assemble_on_drive(config: Config, loop: int) -> AbstractContextManager[Assem
         )
 
     return assemble(config, drive.rig, clock, replay)
+
+
+def assemble_on_cameras(
+    config: Config, on_quiet: Callable[[Live, float], None]
+) -> AbstractContextManager[Assembly[Live]]:
+    """As `assemble`, on the configured cameras; `on_quiet` is told by them for how many seconds nothing has come."""
+    rig, clock = live_rig(config), LiveClock()
+
+    def cameras(backend: Backend, enforcement: Enforcement) -> Live:
+        live = open_cameras(
+            config,
+            rig,
+            clock,
+            threads=backend.threads,
+            needed=backend.needed,
+            enforcement=enforcement,
+            on_quiet=lambda seconds: on_quiet(live, seconds),
+        )
+        return live
+
+    return assemble(config, rig, clock, cameras)
 
 
 def _configured(config: Config, rig: Rig, clock: Clock, rungs: Sequence[Rung]) -> Enforcement:

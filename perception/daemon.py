@@ -40,14 +40,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from perception import config, realtime
-from perception.assembly import Assembly, assemble, assemble_on_drive
-from perception.backends import Backend
-from perception.clock import LiveClock
+from perception.assembly import Assembly, assemble_on_cameras, assemble_on_drive
 from perception.config import Config
 from perception.errors import ConfigError, PerceptionError
-from perception.governor import Enforcement
-from perception.ingest.live import Live
-from perception.ingest.open_cameras import live_rig, open_cameras
 from perception.output.endpoints import Endpoints, routes
 from perception.output.files import unwritable
 from perception.output.health import Health
@@ -146,24 +141,9 @@ def _only_one(directory: Path) -> Iterator[None]:
 
 def _assemble(chosen: Config, while_quiet: Quiet) -> AbstractContextManager[Assembly[Any]]:
     """The parts of a config's pipeline: on its cameras, or on a drive as if that were them."""
-    return _on_cameras(chosen, while_quiet) if chosen.replay is None else assemble_on_drive(chosen, chosen.loop)
-
-
-def _on_cameras(chosen: Config, while_quiet: Quiet) -> AbstractContextManager[Assembly[Any]]:
-    rig, clock = live_rig(chosen), LiveClock()
-
-    def cameras(backend: Backend, enforcement: Enforcement) -> Live:
-        return open_cameras(
-            chosen,
-            rig,
-            clock,
-            threads=backend.threads,
-            needed=backend.needed,
-            enforcement=enforcement,
-            on_quiet=while_quiet,
-        )
-
-    return assemble(chosen, rig, clock, cameras)
+    if chosen.replay is not None:
+        return assemble_on_drive(chosen, chosen.loop)
+    return assemble_on_cameras(chosen, lambda _, seconds: while_quiet(seconds))
 
 
 class Signals:

@@ -28,7 +28,7 @@ from rich.text import Text
 
 from perception import again, backends, config, realtime
 from perception.again import Again
-from perception.assembly import Assembly, assemble
+from perception.assembly import Assembly, assemble, assemble_on_cameras
 from perception.assume import AssumedSource, Assumption, load_profile
 from perception.clock import Clock, LiveClock, RealTimeReplayClock, SteppedClock
 from perception.comparison import compare, print_comparison
@@ -37,7 +37,6 @@ from perception.errors import ConfigError, PerceptionError
 from perception.governor import Enforcement, Undisturbed
 from perception.ingest.drive import Drive
 from perception.ingest.live import Live
-from perception.ingest.open_cameras import live_rig, open_cameras
 from perception.ingest.open_drive import open_drive
 from perception.ingest.replay import Replay
 from perception.output.decisions import DecisionsWriter
@@ -267,7 +266,6 @@ def _on_drive(chosen: Config, assumption: Assumption | None) -> AbstractContextM
 
 
 def _on_cameras(chosen: Config, stop: threading.Event) -> AbstractContextManager[Assembly[Any]]:
-    rig, clock = live_rig(chosen), LiveClock()
     for key, given in (
         ("pace: stepped", chosen.pace == "stepped"),
         ("output.video", chosen.output.video),
@@ -277,23 +275,11 @@ def _on_cameras(chosen: Config, stop: threading.Event) -> AbstractContextManager
         if given:
             raise ConfigError(f"{key}: is for replays; record the live cameras with --record-images and replay that")
 
-    def make_source(backend: backends.Backend, enforcement: Enforcement) -> Live:
-        def on_quiet(_: float) -> None:
-            if stop.is_set():
-                source.close()
+    def on_quiet(live: Live, _: float) -> None:
+        if stop.is_set():
+            live.close()
 
-        source = open_cameras(
-            chosen,
-            rig,
-            clock,
-            threads=backend.threads,
-            needed=backend.needed,
-            enforcement=enforcement,
-            on_quiet=on_quiet,
-        )
-        return source
-
-    return assemble(chosen, rig, clock, make_source)
+    return assemble_on_cameras(chosen, on_quiet)
 
 
 def _open_drive(chosen: Config) -> Drive:

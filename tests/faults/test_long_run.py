@@ -22,4 +22,4 @@ def test_a_short_run_gives_all_figures(model: Path, tmp_path: Path) -> None:
     assert figures["late ticks"].kept
     assert figures["enforcement, of a tick"].measured.endswith("µs)")
     assert "(0 stalls)" not in figures["cameras left out beside one that stalls"].measured
-    assert {"memory, end against start", "file descriptors", "threads"} < figures.keys()
+    assert {"memory, end against start", "file descriptors, at most", "threads, at most"} < figures.keys()
