@@ -9,7 +9,8 @@ from __future__ import annotations
 import gc
 import logging
 import sys
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
@@ -59,19 +60,17 @@ class Pipeline:
         gc.collect()
         gc.freeze()
         gc.disable()
-        usual_switch_s = sys.getswitchinterval()
-        sys.setswitchinterval(_SWITCH_S)
         try:
-            for frames in source.frame_sets(self._begin):
-                tick = self.tick(frames)
-                age_ns = self._clock.stamp_ns() - frames.stamp_ns
-                self._ledger.enter(frames.tick, tick.times, age_ns, frames.missing, tick.tracks.decision)
-                for recorder in self._recorders:
-                    recorder.record(tick)
-                yield tick
-                gc.collect(1)
+            with _switching(_SWITCH_S):
+                for frames in source.frame_sets(self._begin):
+                    tick = self.tick(frames)
+                    age_ns = self._clock.stamp_ns() - frames.stamp_ns
+                    self._ledger.enter(frames.tick, tick.times, age_ns, frames.missing, tick.tracks.decision)
+                    for recorder in self._recorders:
+                        recorder.record(tick)
+                    yield tick
+                    gc.collect(1)
         finally:
-            sys.setswitchinterval(usual_switch_s)
             gc.enable()
             gc.unfreeze()
 
@@ -88,18 +87,16 @@ class Pipeline:
         done = [result for result in collected.values() if result is not None]
         detections = tuple(found for found, _ in done)
 
-        usual_switch_s = sys.getswitchinterval()
-        sys.setswitchinterval(_ALONE_S)
-        fusing = clock.now_ns()
-        tracks = self._fusion.update(frames, detections)
-        publishing = clock.now_ns()
-        deadline = None if clock.stepped else frames.arrival_ns + self._ledger.budget.end_to_end_ns
-        decision = plan.decision or self._decision(frames, plan, collected, deadline, publishing)
-        tracks = replace(tracks, decision=decision)
-        for publisher in self._publishers:
-            publisher.publish(tracks)
-        published = clock.now_ns()
-        sys.setswitchinterval(usual_switch_s)
+        with _switching(_ALONE_S):
+            fusing = clock.now_ns()
+            tracks = self._fusion.update(frames, detections)
+            publishing = clock.now_ns()
+            deadline = None if clock.stepped else frames.arrival_ns + self._ledger.budget.end_to_end_ns
+            decision = plan.decision or self._decision(frames, plan, collected, deadline, publishing)
+            tracks = replace(tracks, decision=decision)
+            for publisher in self._publishers:
+                publisher.publish(tracks)
+            published = clock.now_ns()
 
         spans = (
             *(StageSpan("ingest", frame.camera, *frame.ingest) for frame in frames.frames if frame.decoded),
@@ -180,3 +177,14 @@ class Pipeline:
         rung = self._enforcement.rungs[step.after]
         level = logging.ERROR if step.alarm else logging.WARNING if step.after > step.before else logging.INFO
         _log.log(level, "tick %d: level %d, %s: %s", step.tick, step.after, rung.name, step.reason)
+
+
+@contextmanager
+def _switching(interval_s: float) -> Iterator[None]:
+    """Meanwhile threads hand the interpreter over when another one has waited for it for so long."""
+    usual_s = sys.getswitchinterval()
+    sys.setswitchinterval(interval_s)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(usual_s)

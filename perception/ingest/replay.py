@@ -219,10 +219,15 @@ class Replay:
     def _hand_over(self, coming: _Set, begin: Begin | None) -> FrameSet | None:
         """The frame set whose time has come; None where none of its frames decodes."""
         until_ns = self._until_ns(coming)
-        if begin is not None and not self._clock.stepped:
-            self._tell_as_decoded(coming, until_ns, begin)
         too_long_ns = 0 if until_ns is None else max(0, self._clock.due_ns(coming.closed_ns) - until_ns)
-        self._clock.wait_until(coming.closed_ns - too_long_ns)
+        closed_ns = coming.closed_ns - too_long_ns
+        if begin is None or self._clock.stepped:
+            self._clock.wait_until(closed_ns)
+        else:
+            untold = {pending.ingested: pending.packet for pending in coming.frames}
+            self._tell_as_decoded(coming.tick, untold, self._clock.due_ns(closed_ns), begin)
+            self._clock.wait_until(closed_ns)
+            self._tell_as_decoded(coming.tick, untold, until_ns, begin)
         done = [(pending.packet, self._ingested(pending, until_ns)) for pending in coming.frames]
         handed_over_ns, self._handed_over = self._clock.now_ns(), coming.tick
         frames = []
@@ -248,13 +253,14 @@ class Replay:
             newest.point_cloud,
         )
 
-    def _tell_as_decoded(self, coming: _Set, until_ns: int | None, begin: Begin) -> None:
-        packets = {pending.ingested: pending.packet for pending in coming.frames}
+    def _tell_as_decoded(
+        self, tick: int, untold: dict[Future[_Ingested], Packet], until_ns: int | None, begin: Begin
+    ) -> None:
         with suppress(TimeoutError):
-            for ingested in as_completed(packets, self._seconds_until(until_ns)):
-                image, _, arrival_ns, span = ingested.result()
+            for ingested in as_completed(list(untold), self._seconds_until(until_ns)):
+                packet, (image, _, arrival_ns, span) = untold.pop(ingested), ingested.result()
                 if image is not None and image.size:
-                    begin(coming.tick, _frame(packets[ingested], image, arrival_ns, span))
+                    begin(tick, _frame(packet, image, arrival_ns, span))
 
     def _seconds_until(self, until_ns: int | None) -> float | None:
         return None if until_ns is None else max(0.0, (until_ns - self._clock.now_ns()) * 1e-9)
