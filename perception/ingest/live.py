@@ -106,7 +106,6 @@ class Live:
             tuple(rig), sync.model_copy(update={"window_ms": window_ms})
         )
         self._tick = 0
-        self._coming: list[_Pending] = []  # of the open group
         self._faults = Faults()
         self._workers = ThreadPoolExecutor(threads, "decode")
         self._closed = threading.Event()
@@ -128,7 +127,8 @@ class Live:
             self._wait_for_mail()
             groups = self._take_in()
             groups += self._give_up_waiting()
-            self._tell_as_decoded(begin)
+            if not groups:
+                self._tell_as_decoded(begin)
             for group in groups:
                 frame_set = self._hand_over(group, begin)
                 self._tick += 1
@@ -165,8 +165,10 @@ class Live:
         until_ns = self._open_until_ns()
         wait_s = _WAIT_S if until_ns is None else max(0.0, (until_ns - self._clock.now_ns()) * 1e-9)
         with self._arrived:
-            idle = not any(feed.mailbox for feed in self._feeds.values()) and not any(p.done() for p in self._coming)
-            if idle and not self._closed.is_set():
+            news = any(feed.mailbox for feed in self._feeds.values()) or any(
+                pending.done() for pending in self._synchroniser.open.values()
+            )
+            if not news and not self._closed.is_set():
                 self._arrived.wait(min(_WAIT_S, wait_s))
 
     def _open_until_ns(self) -> int | None:
@@ -197,7 +199,6 @@ class Live:
             pending.tick = self._tick + before
             pending.ingested = self._workers.submit(self._ingest, pending.tick, name, captured)
             pending.ingested.add_done_callback(self._wake)
-            self._coming.append(pending)
             groups += closed
         return groups
 
@@ -206,10 +207,10 @@ class Live:
             self._arrived.notify_all()
 
     def _tell_as_decoded(self, begin: Begin | None) -> None:
-        for pending in self._coming:
+        """Tell of the frames of the open group, the next to be handed over."""
+        for pending in self._synchroniser.open.values():
             if pending.done():
                 self._tell(pending, begin)
-        self._coming = [pending for pending in self._coming if not pending.told]
 
     def _tell(self, pending: _Pending, begin: Begin | None) -> None:
         pending.told = True

@@ -219,15 +219,7 @@ class Replay:
     def _hand_over(self, coming: _Set, begin: Begin | None) -> FrameSet | None:
         """The frame set whose time has come; None where none of its frames decodes."""
         until_ns = self._until_ns(coming)
-        too_long_ns = 0 if until_ns is None else max(0, self._clock.due_ns(coming.closed_ns) - until_ns)
-        closed_ns = coming.closed_ns - too_long_ns
-        if begin is None or self._clock.stepped:
-            self._clock.wait_until(closed_ns)
-        else:
-            untold = {pending.ingested: pending.packet for pending in coming.frames}
-            self._tell_as_decoded(coming.tick, untold, self._clock.due_ns(closed_ns), begin)
-            self._clock.wait_until(closed_ns)
-            self._tell_as_decoded(coming.tick, untold, until_ns, begin)
+        self._wait_for(coming, until_ns, begin)
         done = [(pending.packet, self._ingested(pending, until_ns)) for pending in coming.frames]
         handed_over_ns, self._handed_over = self._clock.now_ns(), coming.tick
         frames = []
@@ -252,6 +244,18 @@ class Replay:
             newest.map_from_base,
             newest.point_cloud,
         )
+
+    def _wait_for(self, coming: _Set, until_ns: int | None, begin: Begin | None) -> None:
+        """Wait until a set has closed, or is not waited for any more, and tell of its frames as they are decoded."""
+        too_long_ns = 0 if until_ns is None else max(0, self._clock.due_ns(coming.closed_ns) - until_ns)
+        closed_ns = coming.closed_ns - too_long_ns
+        if begin is None or self._clock.stepped:
+            self._clock.wait_until(closed_ns)
+            return
+        untold = {pending.ingested: pending.packet for pending in coming.frames}
+        self._tell_as_decoded(coming.tick, untold, self._clock.due_ns(closed_ns), begin)
+        self._clock.wait_until(closed_ns)  # some clocks move only when they are asked to: frames may arrive by this
+        self._tell_as_decoded(coming.tick, untold, until_ns, begin)
 
     def _tell_as_decoded(
         self, tick: int, untold: dict[Future[_Ingested], Packet], until_ns: int | None, begin: Begin

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -111,6 +111,11 @@ class Synchroniser(Generic[T]):
     def flush(self) -> list[Group[T]]:
         """Close the open group at the end of its window, as nothing more will come."""
         return [self._close(self._opened_ns + self._window_ns)] if self._open else []
+
+    @property
+    def open(self) -> Mapping[str, T]:
+        """The frames of the open group so far, by camera."""
+        return self._open
 
     @property
     def opened_ns(self) -> int | None:

@@ -189,6 +189,8 @@ def test_a_camera_that_is_late_is_missing_when_time_is_up(vehicle: Vehicle) -> N
     until(lambda: vehicle.tick().missing == ())
     stamps = [frames.stamp_ns for frames in vehicle.sets]
     assert all(a < b for a, b in pairwise(stamps))
+    in_sets = {(frames.tick, frame.camera, frame.capture_ns) for frames in vehicle.sets for frame in frames.frames}
+    assert {(tick, frame.camera, frame.capture_ns) for tick, frame in vehicle.told} <= in_sets
 
 
 @pytest.mark.parametrize("vehicle", [{"window_ms": 90, "max_age_ms": 60_000}], indirect=True)
