@@ -240,8 +240,7 @@ class Governor:
         decoded = {span.camera for span in times.spans if span.stage == "ingest"}
         self._measure(plan, decision, times)
         cut_off = [camera for camera in decision.late if camera in decoded]
-        self._suspect(tick, cut_off)
-        self._accused -= decoded.difference(decision.late, decision.skipped)
+        self._suspect(tick, cut_off, in_time=decoded.difference(decision.late, decision.skipped))
         overrun = (
             decision.dropped
             or times.late
@@ -259,12 +258,12 @@ class Governor:
             settled = self._settled.setdefault(tick, (level, wanted))
         return settled
 
-    def _suspect(self, tick: int, cut_off: Sequence[str]) -> None:
+    def _suspect(self, tick: int, cut_off: Sequence[str], in_time: Collection[str]) -> None:
         if self._suspects:
             oldest = tick - self._settings.window
             self._suspects = {camera: at for camera, at in self._suspects.items() if at > oldest}
         self._suspects.update(dict.fromkeys(cut_off, tick))
-        self._accused = self._accused.union(cut_off).intersection(self._suspects)
+        self._accused = self._accused.union(cut_off).intersection(self._suspects).difference(in_time)
 
     def _measure(self, plan: Plan, decision: Decision, times: TickTimes) -> None:
         """Bring the reserve and the quickest channel up to date."""

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import gc
 import logging
-import sys
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from perception import realtime
 from perception.budget import Ledger
 from perception.clock import Clock
 from perception.governor import Enforcement, Plan, Step
 from perception.messages import Decision, Frame, FrameSet, StageSpan, Tick, TickTimes
 from perception.stages import Channel, Fusion, Publisher, Recorder, Source
 
-_SWITCH_S: Final = 0.0005  # for so long may another thread keep the interpreter from the tick; Python's own: 5 ms
-_ALONE_S: Final = 1.0  # and for so long the tick from the others, while it fuses and publishes
+_ALONE_S: Final = 1.0  # for so long the tick may keep the interpreter from the others, while it fuses and publishes
 _log = logging.getLogger(__name__)
 
 
@@ -61,7 +59,7 @@ class Pipeline:
         gc.freeze()
         gc.disable()
         try:
-            with _switching(_SWITCH_S):
+            with realtime.switching(realtime.SHARING_S):
                 for frames in source.frame_sets(self._begin):
                     tick = self.tick(frames)
                     age_ns = self._clock.stamp_ns() - frames.stamp_ns
@@ -87,7 +85,7 @@ class Pipeline:
         done = [result for result in collected.values() if result is not None]
         detections = tuple(found for found, _ in done)
 
-        with _switching(_ALONE_S):
+        with realtime.switching(_ALONE_S):
             fusing = clock.now_ns()
             tracks = self._fusion.update(frames, detections)
             publishing = clock.now_ns()
@@ -126,13 +124,12 @@ class Pipeline:
         if not self._begun:
             return frames, {}
         captures_ns = {frame.camera: frame.capture_ns for frame in frames.frames}
-        begun = {}
+        begun, decoded = {}, {}
         for camera, (tick, frame, channel) in self._begun.items():
             if tick == frames.tick and captures_ns.get(camera) == frame.capture_ns:
-                begun[camera] = channel
+                begun[camera], decoded[camera] = channel, frame
             else:
                 channel.collect(0)
-        decoded = {camera: self._begun[camera][1] for camera in begun}
         self._begun.clear()
         return replace(frames, frames=tuple(decoded.get(f.camera, f) for f in frames.frames)), begun
 
@@ -177,14 +174,3 @@ class Pipeline:
         rung = self._enforcement.rungs[step.after]
         level = logging.ERROR if step.alarm else logging.WARNING if step.after > step.before else logging.INFO
         _log.log(level, "tick %d: level %d, %s: %s", step.tick, step.after, rung.name, step.reason)
-
-
-@contextmanager
-def _switching(interval_s: float) -> Iterator[None]:
-    """Meanwhile threads hand the interpreter over when another one has waited for it for so long."""
-    usual_s = sys.getswitchinterval()
-    sys.setswitchinterval(interval_s)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(usual_s)

@@ -17,7 +17,8 @@ from typing import Final
 
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 _CAP_IPC_LOCK: Final = 14
-_SWITCH_S: Final = 0.0005
+SHARING_S: Final = 0.0005
+"""For so long may another Python thread keep the interpreter from a tick that wants it; Python's own: 5 ms."""
 
 
 def share_the_interpreter() -> None:
@@ -25,7 +26,18 @@ def share_the_interpreter() -> None:
 
     A tick thread that wakes up while another one formats metrics waits for that long, whatever its priority.
     """
-    sys.setswitchinterval(_SWITCH_S)
+    sys.setswitchinterval(SHARING_S)
+
+
+@contextmanager
+def switching(interval_s: float) -> Iterator[None]:
+    """Meanwhile a thread hands the interpreter over when another one has waited for it for so long."""
+    usual_s = sys.getswitchinterval()
+    sys.setswitchinterval(interval_s)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(usual_s)
 
 
 def pin(cpus: Sequence[int]) -> str | None:

@@ -211,11 +211,11 @@ def test_who_was_cut_off_for_lack_of_time_goes_first_next_time() -> None:
 
 def test_nobody_may_start_before_one_that_was_cut_off_when_it_last_looked() -> None:
     machine = Machine()
-    assert machine.governor.early(0) == (0, frozenset(set(CAMERAS)))
+    assert machine.governor.early(0) == (0, frozenset(CAMERAS))
     machine.run(1, lambda _, camera: 200 * MS if camera == "L" else MS)
     assert machine.governor.early(1) == (0, frozenset({"L"}))
     machine.run(1, light)
-    assert machine.governor.early(2) == (0, frozenset(set(CAMERAS)))
+    assert machine.governor.early(2) == (0, frozenset(CAMERAS))
 
 
 def test_one_that_hangs_holds_nobody_back_for_ever() -> None:
@@ -229,7 +229,7 @@ def test_one_that_hangs_holds_nobody_back_for_ever() -> None:
         spans = tuple(StageSpan("ingest", camera, arrival, arrival + MS) for camera in CAMERAS)
         times = TickTimes(arrival, arrival + 5 * MS, arrival + 20 * MS, spans)
         governor.learn(tick, plan, Decision(skipped=("L",)), times)
-    assert governor.early(SETTINGS.window + 1) == (0, frozenset(set(CAMERAS)))
+    assert governor.early(SETTINGS.window + 1) == (0, frozenset(CAMERAS))
 
 
 def test_a_frame_that_was_not_decoded_in_time_is_an_overrun() -> None:

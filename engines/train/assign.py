@@ -55,6 +55,11 @@ def boxes_at(edges: Tensor, anchors: Tensor) -> Tensor:
     return torch.cat([anchors - distances[:, :2], anchors + distances[:, 2:]], dim=1)
 
 
+def area(low: Tensor, high: Tensor) -> Tensor:
+    """Of boxes (..., 2) to (..., 2); 0 where they are empty."""
+    return (high - low).clamp(min=0).prod(dim=-1)
+
+
 def _inside(anchors: Tensor, boxes: Tensor) -> Tensor:
     middles, reach = (boxes[:, :2] + boxes[:, 2:]) / 2, ((boxes[:, 2:] - boxes[:, :2]) / 2).clamp(min=_REACH_PX)
     return ((anchors[None] - middles[:, None]).abs() < reach[:, None]).all(dim=2)
@@ -62,7 +67,7 @@ def _inside(anchors: Tensor, boxes: Tensor) -> Tensor:
 
 def _overlaps(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union, (M, A)."""
-    low, high = torch.maximum(a[:, None, :2], b[None, :, :2]), torch.minimum(a[:, None, 2:], b[None, :, 2:])
-    common = (high - low).clamp(min=0).prod(dim=2)
-    areas = [(x[:, 2:] - x[:, :2]).prod(dim=1) for x in (a, b)]
-    return common / (areas[0][:, None] + areas[1][None] - common).clamp(min=1e-6)
+    a = a[:, None]
+    common = area(torch.maximum(a[..., :2], b[:, :2]), torch.minimum(a[..., 2:], b[:, 2:]))
+    union = area(a[..., :2], a[..., 2:]) + area(b[:, :2], b[:, 2:]) - common
+    return common / union.clamp(min=1e-6)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engines.train.assign import assign, boxes_at
+from engines.train.assign import area, assign, boxes_at
 from engines.train.targets import Targets
 from perception.detect import stock
 from perception.detect.stock import ANGLE, CENTRE, DEPTH, EDGES, REGRESSION, SCORES, SIZE, SPREAD
@@ -115,14 +115,10 @@ def _score_loss(logits: Tensor, answers: _Answers, silent: Tensor) -> Tensor:
 
 def _generalised_iou_loss(said: Tensor, meant: Tensor) -> Tensor:
     """1 - GIoU (Rezatofighi et al. 2019) of boxes (N, 4)."""
-    inner = _area(torch.maximum(said[:, :2], meant[:, :2]), torch.minimum(said[:, 2:], meant[:, 2:]))
-    hull = _area(torch.minimum(said[:, :2], meant[:, :2]), torch.maximum(said[:, 2:], meant[:, 2:]))
-    union = _area(said[:, :2], said[:, 2:]) + _area(meant[:, :2], meant[:, 2:]) - inner
+    inner = area(torch.maximum(said[:, :2], meant[:, :2]), torch.minimum(said[:, 2:], meant[:, 2:]))
+    hull = area(torch.minimum(said[:, :2], meant[:, :2]), torch.maximum(said[:, 2:], meant[:, 2:]))
+    union = area(said[:, :2], said[:, 2:]) + area(meant[:, :2], meant[:, 2:]) - inner
     return 1 - inner / union + (hull - union) / hull
-
-
-def _area(low: Tensor, high: Tensor) -> Tensor:
-    return (high - low).clamp(min=0).prod(dim=1)
 
 
 def _error(said: Tensor, meant: Tensor) -> Tensor:
