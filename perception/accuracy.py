@@ -72,7 +72,7 @@ class DetectionAccuracy:
 
 
 class TrackAccuracy:
-    """Errors of the tracks' centres by range, and what multi-object tracking is judged by.
+    """Errors of the tracks' centres and headings by range, and what multi-object tracking is judged by.
 
     Tracks and truth are matched at each tick by their centres' distance on the ground, within `match_m`. The errors are
     over all ranges; MOTA, IDF1 and HOTA over truth within `range_m`.
@@ -84,6 +84,7 @@ class TrackAccuracy:
         self._truth_ranges: list[Float] = []
         self._matched_ranges: list[Float] = []
         self._errors: list[Float] = []
+        self._turned_deg: list[Float] = []
         self._same_class = 0
         self._ticks: list[tuple[list[str], list[int], Float]] = []
 
@@ -99,6 +100,8 @@ class TrackAccuracy:
         self._truth_ranges.append(ranges[visible])
         self._matched_ranges.append(ranges[rows[counted]])
         self._errors.append(np.linalg.norm(truth.positions[rows] - positions[columns], axis=1)[counted])
+        yaws = np.array([track.yaw for track in tracks.tracks])
+        self._turned_deg.append(_degrees_between(truth.yaws[rows], yaws[columns])[counted])
         self._same_class += int((truth.labels[rows] == labels[columns])[counted].sum())
 
         wanted = visible & (ranges <= self.range_m)
@@ -115,20 +118,20 @@ class TrackAccuracy:
 
     def figures(self) -> dict[str, Any]:
         """As plain values; None where there was nothing to count. Needs TrackEval, or raises `BackendError`."""
-        truth, matched, errors = _flat(self._truth_ranges), _flat(self._matched_ranges), _flat(self._errors)
+        truth, matched = _flat(self._truth_ranges), _flat(self._matched_ranges)
+        errors, turned_deg = _flat(self._errors), _flat(self._turned_deg)
         bins = []
         for low, high in pairwise(RANGE_EDGES_M):
-            among, here = _within(truth, low, high).sum(), errors[_within(matched, low, high)]
-            bins.append(
-                {**_bin(low, high), "truth": int(among), "recall": _ratio(len(here), among), **_error_figures(here)}
-            )
+            among, here = _within(truth, low, high).sum(), _within(matched, low, high)
+            found = {"truth": int(among), "recall": _ratio(here.sum(), among)}
+            bins.append({**_bin(low, high), **found, **_error_figures(errors[here], turned_deg[here])})
         return {
             "truth": len(truth),
             "matched": len(matched),
             "recall": _ratio(len(matched), len(truth)),
             "class_agreement": _ratio(self._same_class, len(matched)),
             "by_range": bins,
-            "all": _error_figures(errors),
+            "all": _error_figures(errors, turned_deg),
             "tracking": tracking_figures(self._ticks),
         }
 
@@ -218,11 +221,21 @@ def _bin(low: float, high: float) -> dict[str, float | None]:
     return {"from_m": low, "to_m": None if math.isinf(high) else high}
 
 
-def _error_figures(errors: Float) -> dict[str, float | None]:
+def _degrees_between(yaws: Float, others: Float) -> Float:
+    """Between headings in radians, at most half a turn: the orientation error of nuScenes."""
+    return np.degrees(np.abs((yaws - others + np.pi) % (2 * np.pi) - np.pi))
+
+
+def _error_figures(errors: Float, turned_deg: Float) -> dict[str, float | None]:
     if len(errors) == 0:
-        return {"error_mean_m": None, "error_p50_m": None, "error_p90_m": None}
+        return dict.fromkeys(("error_mean_m", "error_p50_m", "error_p90_m", "heading_p50_deg"))
     p50, p90 = np.percentile(errors, [50, 90])
-    return {"error_mean_m": float(errors.mean()), "error_p50_m": float(p50), "error_p90_m": float(p90)}
+    return {
+        "error_mean_m": float(errors.mean()),
+        "error_p50_m": float(p50),
+        "error_p90_m": float(p90),
+        "heading_p50_deg": float(np.median(turned_deg)),
+    }
 
 
 def _flat(parts: list[Float]) -> Float:

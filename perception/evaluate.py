@@ -181,7 +181,15 @@ def print_figures(console: Console, figures: dict[str, Any], path: Path) -> None
     console.print()
     console.print(Text.assemble(("Against ground truth", "bold"), (compared, "dim")))
     table = _table(
-        "\nrange", "2-D\nobjects", "2-D\nfound", "3-D\nobjects", "3-D\nfound", "error\nmean m", "\np50 m", "\np90 m"
+        "\nrange",
+        "2-D\ntruth",
+        "2-D\nfound",
+        "3-D\ntruth",
+        "3-D\nfound",
+        "error\nmean m",
+        "\np50 m",
+        "\np90 m",
+        "heading\np50",
     )
     for boxes, centres in zip(detection["by_range"], tracks["by_range"], strict=True):
         table.add_row(_range(boxes), *_recalls(boxes, centres), *_errors(centres))
@@ -210,7 +218,7 @@ def _tracking(figures: dict[str, Any]) -> Table:
 
 
 def _table(*headings: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     for heading in headings:
         table.add_column(heading, justify="left" if heading == "\nrange" else "right", min_width=6, no_wrap=True)
     return table
@@ -225,8 +233,10 @@ def _recalls(boxes: dict[str, Any], centres: dict[str, Any]) -> list[str]:
 
 
 def _errors(row: dict[str, Any]) -> list[str]:
-    errors = (row["error_mean_m"], row["error_p50_m"], row["error_p90_m"])
-    return ["-" if error is None else f"{error:.2f}" for error in errors]
+    names = ("error_mean_m", "error_p50_m", "error_p90_m")
+    if row["error_mean_m"] is None:
+        return ["-"] * 4
+    return [*(f"{row[name]:.2f}" for name in names), f"{row['heading_p50_deg']:.0f}°"]
 
 
 def _share(value: float | None) -> str:

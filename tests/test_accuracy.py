@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -85,6 +86,15 @@ def test_errors_are_known_by_range() -> None:
     assert rows[1]["error_p50_m"] == pytest.approx(0.5)
     assert rows[2]["error_p90_m"] is None
     assert figures["recall"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(("true", "said", "apart"), [(3.0, -3.0, 2 * np.pi - 6), (0, np.pi, np.pi), (0.1, 12.7, 0.034)])
+def test_a_heading_is_off_by_half_a_turn_at_most(true: float, said: float, apart: float) -> None:
+    tracks = tracks_of((1, A))
+    turned = replace(tracks, tracks=(replace(tracks.tracks[0], yaw=said),))
+    figures = judge((replace(truth_of(A), yaws=np.array([true])), turned))["all"]
+    assert isinstance(figures, dict)
+    assert figures["heading_p50_deg"] == pytest.approx(np.degrees(apart), abs=0.1)
 
 
 def test_what_need_not_be_found_counts_neither_way() -> None:

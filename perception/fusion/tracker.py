@@ -28,6 +28,7 @@ _TRACKS: Final = np.dtype(
         ("z_variance", np.float64),
         ("size", np.float64, (3,)),  # NaN where no sensor has measured it
         ("yaw", np.float64),
+        ("forward", np.float64),  # how sure it is that this is the front end: from 0 to 1
         ("evidence", np.float64, (len(CLASSES),)),  # the scores of all looks, summed by label
         ("looks", np.int64),
         ("born_ns", np.int64),
@@ -145,8 +146,9 @@ class Tracker:
         vx, vy = state[:, 2], state[:, 3]
         unsure_mps = _SURE_SPEED_STDS * np.sqrt((covariance[:, 2, 2] + covariance[:, 3, 3]) / 2)
         moving = np.hypot(vx, vy) > np.maximum(unsure_mps, _LEAST_SPEED_MPS)
-        turned = np.where(np.isnan(yaws), 0.0, gain * _wrapped(yaws - tracks["yaw"]))
-        tracks["yaw"] = np.where(moving, np.arctan2(vy, vx), tracks["yaw"] + turned)
+        _turn(tracks, yaws, gain)
+        tracks["yaw"] = np.where(moving, np.arctan2(vy, vx), tracks["yaw"])
+        tracks["forward"] = np.where(moving, 1.0, tracks["forward"])
         self._tracks[rows] = tracks
         ids: list[int] = tracks["id"].tolist()
         return ids
@@ -179,6 +181,7 @@ class Tracker:
         # Until it moves or a heading is measured, an object is taken to head as the vehicle does.
         ego_yaw = yaw_of((look.map_from_base or IDENTITY).rotation)
         born["yaw"] = np.where(np.isnan(look.yaws[columns]), ego_yaw, look.yaws[columns])
+        born["forward"] = np.where(np.isnan(look.yaws[columns]), 0.0, 1.0)
         born["evidence"][np.arange(len(columns)), look.labels[columns]] = look.scores[columns]
         born["looks"] = 1
         born["sensor"] = self._number(look)
@@ -261,6 +264,21 @@ class Tracker:
                 strict=True,
             )
         )
+
+
+def _turn(tracks: Tracks, yaws: Float, gain: Float) -> None:
+    """Take in measured headings, in place; NaN where there is none.
+
+    Detectors take the rear of a car for its front at times: the axis follows each measurement to its nearer end, and
+    the measurements vote on which end is the front.
+    """
+    off = _wrapped(yaws - tracks["yaw"])
+    measured = ~np.isnan(off)
+    to_nearer_end, votes = _wrapped(2 * off) / 2, np.sign(np.cos(off))
+    tracks["yaw"] += np.where(measured, gain * to_nearer_end, 0.0)
+    forward = tracks["forward"] + np.where(measured, gain * (votes - tracks["forward"]), 0.0)
+    tracks["yaw"] += np.where(forward < 0, np.pi, 0.0)
+    tracks["forward"] = np.abs(forward)
 
 
 def _labels(tracks: Tracks) -> Index:

@@ -221,9 +221,18 @@ def test_heading_is_measured_else_where_it_moves_else_held() -> None:
     assert np.linalg.norm(tracks[0].velocity) < 0.5
     assert tracks[0].yaw == pytest.approx(np.pi / 2, abs=0.1)
     for at_ms in range(4000, 8000, 100):
-        flipped = np.pi if at_ms % 1000 == 500 else 0.0  # front taken for rear, now and then
-        tracks = feed(tracker, look([(20, 7.0, 0.8)], at_ms=at_ms, std=0.1, yaw=-3.0 + flipped))
-    assert abs(tracks[0].yaw) == pytest.approx(3.0, abs=0.3)
+        tracks = feed(tracker, look([(20, 7.0, 0.8)], at_ms=at_ms, std=0.1, yaw=-3.0))
+    assert tracks[0].yaw == pytest.approx(-3.0, abs=0.1)
+
+
+@pytest.mark.parametrize("reversed_at", [{0, 3, 6, 9}, {1, 2, 7, 11}, {0, 1, 8}])
+def test_rears_taken_for_fronts_now_and_then_neither_turn_an_object_nor_set_it_askew(reversed_at: set[int]) -> None:
+    tracker = Tracker(CONFIG)
+    for step in range(16):
+        yaw = 2.8 - np.pi * (step in reversed_at)
+        (track, *_) = feed(tracker, look([(20, 7.0, 0.8)], at_ms=100 * step, yaw=yaw)) or (None,)
+    assert track is not None
+    assert track.yaw == pytest.approx(2.8, abs=0.01)
 
 
 def test_objects_that_leave_the_range_are_given_up() -> None:
