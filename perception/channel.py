@@ -80,6 +80,7 @@ class WorkerChannel:
         capture_ns, self._capture_ns = self._capture_ns, None
         timeout_s = None if until_ns is None else max(0.0, (until_ns - self._now_ns()) * 1e-9)
         if not self._task.wait(timeout_s):
+            self._request.cancel()  # fusion comes next, and wants the processors
             return None
         if self._task.error is not None:
             self._note(self._task.error, capture_ns)

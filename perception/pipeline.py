@@ -81,7 +81,11 @@ class Pipeline:
             order = (*begun, *(camera for camera in plan.cameras if camera not in begun))
             plan = plan._replace(dropped=False, cameras=order)
         looking = {} if plan.dropped else self._submit(frames, plan, begun)
-        collected = {camera: channel.collect(plan.until_ns) for camera, channel in looking.items()}
+        # Last first: when time is up, what has not begun must not begin in the place of what is given up on.
+        results = {
+            camera: looking[camera].collect(plan.until_ns) for camera in reversed(plan.cameras) if camera in looking
+        }
+        collected = {camera: results[camera] for camera in looking}
         done = [result for result in collected.values() if result is not None]
         detections = tuple(found for found, _ in done)
 

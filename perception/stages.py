@@ -65,6 +65,9 @@ class InferenceRequest(Protocol):
     def collect(self) -> tuple[NDArray[Any], ...]:
         """Wait for it; the raw outputs of one image, batch axis removed, valid until the next `submit`."""
 
+    def cancel(self) -> None:
+        """From another thread: end an inference under way soon, whose `collect` then may raise; else do nothing."""
+
 
 class Head(Protocol):
     """Raw outputs to candidates."""

@@ -23,6 +23,7 @@ class Request:
         self.go_on = threading.Event()
         self.go_on.set()
         self.begun = threading.Event()
+        self.cancelled = 0
 
     def submit(self) -> None:
         self.begun.set()
@@ -32,6 +33,9 @@ class Request:
         if self.fails:
             raise self.fails
         return (np.array([[0, 0, self.input.max(), 4]], np.float32),)
+
+    def cancel(self) -> None:
+        self.cancelled += 1
 
 
 def preprocess(image: Image, out: Float32) -> None:
@@ -122,13 +126,15 @@ def test_a_second_frame_before_collecting_would_overwrite_the_input(channel: Wor
         channel.collect()
 
 
-def test_what_is_in_before_the_cut_off_counts(channel: WorkerChannel) -> None:
+def test_what_is_in_before_the_cut_off_counts(channel: WorkerChannel, request_: Request) -> None:
     channel.submit(frame(1))
     assert channel.collect(time.monotonic_ns() + 10_000_000_000) is not None
+    assert request_.cancelled == 0
 
 
 def test_a_frame_that_is_cut_off_is_discarded_and_the_channel_drains(channel: WorkerChannel, request_: Request) -> None:
     cut_off(channel, request_)
+    assert request_.cancelled == 1
     assert not channel.ready()
     with pytest.raises(RuntimeError, match="cut off"):
         channel.submit(frame(2))
@@ -149,6 +155,15 @@ def test_a_frame_that_no_worker_had_time_for_is_never_begun(channel: WorkerChann
     blocker.set()
     assert other.wait(10)
     assert not request_.begun.is_set()
+
+
+def test_a_runtime_that_raises_because_it_was_cancelled_is_no_fault(
+    channel: WorkerChannel, request_: Request, faults: Faults
+) -> None:
+    request_.fails = RuntimeError("cancelled")
+    cut_off(channel, request_)
+    assert drained(channel, request_)
+    assert faults.lines() == []
 
 
 @pytest.mark.parametrize("error", [RuntimeError("the runtime\nfailed"), SystemExit("gone")])

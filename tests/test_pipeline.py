@@ -70,6 +70,7 @@ class Channel:
     camera: str
     clock: VirtualClock
     log: list[str]
+    collected: list[str]
     cost_ns: int = 3 * MS
     fails: bool = False
     busy_until_ns: int = 0
@@ -86,6 +87,7 @@ class Channel:
 
     def collect(self, until_ns: int | None = None) -> tuple[Detections, tuple[StageSpan, ...]] | None:
         assert self.frame is not None
+        self.collected.append(self.camera)
         frame, self.frame = self.frame, None
         done = self.busy_until_ns
         if until_ns is not None and done > until_ns:
@@ -174,7 +176,8 @@ class Bench:
     def __init__(self, enforcement: Enforcement | None = None, *, stepped: bool = False) -> None:
         self.clock = VirtualClock(stepped)
         self.log: list[str] = []
-        self.levels = [{c: Channel(c, self.clock, self.log) for c in CAMERAS} for _ in LADDER]
+        self.collected: list[str] = []
+        self.levels = [{c: Channel(c, self.clock, self.log, self.collected) for c in CAMERAS} for _ in LADDER]
         self.fusion = Fusion(self.clock)
         self.published, self.ticks = Published(), Recorder()
         self.ledger = Ledger(BUDGET, CAMERAS)
@@ -256,6 +259,14 @@ def test_a_camera_starts_when_its_own_frame_is_decoded() -> None:
     assert bench.run(2, delay_ns=4 * MS, early={"B": MS}) == [Decision(age_ns=8 * MS)] * 2
     assert bench.log == ["B", "F", "L"] * 2
     assert bench.fusion.looked == [CAMERAS] * 2
+
+
+def test_who_began_last_is_given_up_on_first_and_detections_stay_in_the_order_of_the_frames() -> None:
+    bench = Bench()
+    bench.run(delay_ns=4 * MS, early={"B": MS})
+    assert bench.log == ["B", "F", "L"]
+    assert bench.collected == ["L", "F", "B"]
+    assert bench.fusion.looked == [CAMERAS]
 
 
 def test_a_set_that_comes_late_is_not_dropped_where_a_camera_has_begun() -> None:

@@ -78,16 +78,22 @@ class _Request:
         self.input: Float32 = batch[0]
         self._run = session.run
         self._feed = {image.name: batch}
+        self._options = onnxruntime.RunOptions()
         self._streams = streams
         self._outputs: Future[Sequence[NDArray[Any]]]
 
     def submit(self) -> None:
         """Start the inference of what `input` holds; returns at once."""
-        self._outputs = self._streams.submit(self._run, None, self._feed)
+        self._options.terminate = False
+        self._outputs = self._streams.submit(self._run, None, self._feed, self._options)
 
     def collect(self) -> tuple[NDArray[Any], ...]:
         """Wait for it; the outputs of one image."""
         return first_of_batch(self._outputs.result())
+
+    def cancel(self) -> None:
+        """End it before its next layer: `collect` raises then."""
+        self._options.terminate = True
 
 
 def _port(port: Any) -> Port:

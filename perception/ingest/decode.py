@@ -7,6 +7,9 @@ anything is allocated for it.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor, wait
+from threading import Barrier
 from typing import Final, cast
 
 import av
@@ -18,7 +21,7 @@ from av.video.frame import VideoFrame
 
 from perception.ingest.formats import image_format, looks_like
 from perception.messages import Camera, Image, Needed
-from perception.pixels import decode
+from perception.pixels import blank, decode
 
 VIDEO_CODECS: Final = {"h264": "h264", "h265": "hevc"}
 """Foxglove's name of a video format to FFmpeg's of its decoder."""
@@ -60,6 +63,21 @@ def decode_image(data: bytes, camera: Camera, needed: Needed | None = None) -> I
         return decode(encoded, needed.reduction(size) if needed is not None and form == "jpeg" else 1)
     except ValueError:
         raise UndecodableError(f"the {form} image does not decode") from None
+
+
+def decoders(threads: int, cameras: Iterable[Camera]) -> ThreadPoolExecutor:
+    """Threads to decode images on, warm: the first decoding of each takes as long as half a tick."""
+    pool = ThreadPoolExecutor(threads, "decode")
+    images = [blank("jpeg", size) for size in {(camera.width, camera.height) for camera in cameras}]
+    together = Barrier(threads)
+
+    def decode_all() -> None:
+        together.wait()  # or one thread would do it all
+        for image in images:
+            decode(image)
+
+    wait([pool.submit(decode_all) for _ in range(threads)])
+    return pool
 
 
 class VideoDecoder:

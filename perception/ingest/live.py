@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import (
     Future,
-    ThreadPoolExecutor,
     TimeoutError,  # noqa: A004 (Python 3.10 has two)
     as_completed,
 )
@@ -25,7 +24,7 @@ from perception.ingest.cameras.camera import Device
 from perception.ingest.cameras.feed import CameraHealth, Captured, Feed
 from perception.ingest.cameras.mailbox import StaleError
 from perception.ingest.cameras.pixels import to_image
-from perception.ingest.decode import UndecodableError
+from perception.ingest.decode import UndecodableError, decoders
 from perception.ingest.synchroniser import Group, Synchroniser
 from perception.messages import NO_IMAGE, EncodedImage, Frame, FrameSet, Image, Needed, Rig, Span
 from perception.stages import Begin
@@ -107,7 +106,7 @@ class Live:
         )
         self._tick = 0
         self._faults = Faults()
-        self._workers = ThreadPoolExecutor(threads, "decode")
+        self._workers = decoders(threads, self.rig.values())
         self._closed = threading.Event()
         self._arrived = threading.Condition()
         self._max_age_ns = {name: round(camera.max_age_ms * 1e6) for name, camera in cameras.items()}

@@ -21,7 +21,14 @@ from perception.clock import Clock
 from perception.config import SyncConfig
 from perception.faults import Faults
 from perception.governor import Enforcement, Undisturbed
-from perception.ingest.decode import VIDEO_CODECS, UndecodableError, VideoDecoder, decode_image, frame_to_image
+from perception.ingest.decode import (
+    VIDEO_CODECS,
+    UndecodableError,
+    VideoDecoder,
+    decode_image,
+    decoders,
+    frame_to_image,
+)
 from perception.ingest.drive import Drive, Packet
 from perception.ingest.synchroniser import Group, Grouping, Synchroniser
 from perception.messages import NO_IMAGE, Camera, EncodedImage, Frame, FrameSet, Image, Needed, Span
@@ -101,7 +108,7 @@ class Replay:
         self._faults = Faults()
         self._loop = loop
         self._reader = ThreadPoolExecutor(1, "read")
-        self._workers = ThreadPoolExecutor(threads, "decode")
+        self._workers = decoders(threads, self.rig.values())
         self._started = threading.Event()
         self._closed = threading.Event()
         self._handed_over = -1  # the tick of the last set that was

@@ -152,6 +152,29 @@ def test_requests_in_flight_do_not_mix(load: Load, tmp_path: Path) -> None:
     detector.close()
 
 
+def test_an_inference_that_is_cancelled_ends_and_the_next_one_is_as_ever(load: Load) -> None:
+    stock = config.load("base.yaml").detector.model
+    assert stock is not None
+    detector = load(stock.parent / "detector.onnx")
+    request = detector.request()
+    request.cancel()  # with nothing under way
+    request.submit()
+    expected = [output.copy() for output in request.collect()]
+    ended = 0
+    for _ in range(5):
+        request.submit()
+        request.cancel()
+        try:
+            request.collect()
+        except Exception:  # noqa: BLE001 (the runtimes' errors share no narrower base)
+            ended += 1
+    assert ended > 0  # each one that had not come to its end
+    request.submit()
+    for output, before in zip(request.collect(), expected, strict=True):
+        np.testing.assert_array_equal(output, before)
+    detector.close()
+
+
 def test_outputs_without_batch_axis_and_of_varying_length(load: Load, tmp_path: Path) -> None:
     rows = np.array([[0, 0, 9, 9, 0.2, 1], [5, 5, 9, 9, 0.4, 0]], np.float32)
     detector = load(onnx_models.write_with_nms_inside(tmp_path / "detector.onnx", rows))

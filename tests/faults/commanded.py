@@ -88,6 +88,9 @@ class FaultyRequest:
             time.sleep(0.01)
         return outputs
 
+    def cancel(self) -> None:
+        self._request.cancel()
+
 
 def open_camera(config: FileCamera, *_: Any) -> SocketCamera:
     return SocketCamera(config.path)
