@@ -64,9 +64,9 @@ class BudgetConfig(Section):
     end_to_end_ms: Positive = 20.0
     ingest_ms: Positive = 5.0
     preprocess_ms: Positive = 2.0
-    detect_ms: Positive = 8.0
+    detect_ms: Positive = 7.0
     nms_ms: Positive = 1.0
-    fusion_ms: Positive = 2.0
+    fusion_ms: Positive = 3.0
     output_ms: Positive = 1.0
 
     @model_validator(mode="after")
