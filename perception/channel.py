@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from perception.clock import Clock
+from perception.clock import Clock, seconds_until
 from perception.faults import Faults
 from perception.messages import Candidates, Detections, Frame, StageSpan
 from perception.stages import Head, InferenceRequest, Nms, Preprocessor
@@ -78,8 +78,7 @@ class WorkerChannel:
         if self._capture_ns is None:
             raise RuntimeError(f"{self._camera}: nothing was submitted")
         capture_ns, self._capture_ns = self._capture_ns, None
-        timeout_s = None if until_ns is None else max(0.0, (until_ns - self._now_ns()) * 1e-9)
-        if not self._task.wait(timeout_s):
+        if not self._task.wait(seconds_until(until_ns, self._now_ns())):
             self._request.cancel()  # fusion comes next, and wants the processors
             return None
         if self._task.error is not None:

@@ -29,6 +29,11 @@ class Clock(Protocol):
         """Where the data's time line stands now."""
 
 
+def seconds_until(until_ns: int | None, now_ns: int) -> float | None:
+    """How long to wait, as the standard library's timeouts have it: None, for as long as it takes, stays None."""
+    return None if until_ns is None else max(0.0, (until_ns - now_ns) * 1e-9)
+
+
 class RealTimeReplayClock:
     """The recording's time runs at the pace of the wall clock, from the first stamp that is waited for."""
 

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from av.video.frame import VideoFrame
 
-from perception.clock import LiveClock
+from perception.clock import LiveClock, seconds_until
 from perception.config import LiveCamera, SyncConfig
 from perception.faults import Faults
 from perception.governor import Enforcement, Undisturbed
@@ -162,13 +162,13 @@ class Live:
     def _wait_for_mail(self) -> None:
         """Until a frame arrives, or the open group need not be kept open any longer."""
         until_ns = self._open_until_ns()
-        wait_s = _WAIT_S if until_ns is None else max(0.0, (until_ns - self._clock.now_ns()) * 1e-9)
+        wait_s = seconds_until(until_ns, self._clock.now_ns())
         with self._arrived:
             news = any(feed.mailbox for feed in self._feeds.values()) or any(
                 pending.done() for pending in self._synchroniser.open.values()
             )
             if not news and not self._closed.is_set():
-                self._arrived.wait(min(_WAIT_S, wait_s))
+                self._arrived.wait(_WAIT_S if wait_s is None else min(_WAIT_S, wait_s))
 
     def _open_until_ns(self) -> int | None:
         """When the open group is closed at the latest; None where no group is open."""
@@ -246,7 +246,7 @@ class Live:
             min(pending.captured.arrival_ns for pending in group.frames.values())
         )
         with suppress(TimeoutError):
-            wait_s = None if until_ns is None else max(0.0, (until_ns - self._clock.now_ns()) * 1e-9)
+            wait_s = seconds_until(until_ns, self._clock.now_ns())
             for ingested in as_completed(decoding, wait_s):
                 self._tell(decoding[ingested], begin)
         frames = tuple(frame for pending in group.frames.values() if (frame := self._frame(pending)) is not None)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, NamedTuple
 
-from perception.clock import Clock
+from perception.clock import Clock, seconds_until
 from perception.config import SyncConfig
 from perception.faults import Faults
 from perception.governor import Enforcement, Undisturbed
@@ -268,13 +268,10 @@ class Replay:
         self, tick: int, untold: dict[Future[_Ingested], Packet], until_ns: int | None, begin: Begin
     ) -> None:
         with suppress(TimeoutError):
-            for ingested in as_completed(list(untold), self._seconds_until(until_ns)):
+            for ingested in as_completed(list(untold), seconds_until(until_ns, self._clock.now_ns())):
                 packet, (image, _, arrival_ns, span) = untold.pop(ingested), ingested.result()
                 if image is not None and image.size:
                     begin(tick, _frame(packet, image, arrival_ns, span))
-
-    def _seconds_until(self, until_ns: int | None) -> float | None:
-        return None if until_ns is None else max(0.0, (until_ns - self._clock.now_ns()) * 1e-9)
 
     def _until_ns(self, coming: _Set) -> int | None:
         """When a set is handed over at the latest, on the monotonic clock; None waits as long as it takes."""
@@ -286,7 +283,7 @@ class Replay:
         """A frame, without its image where it is not decoded by then; None where it has not even arrived."""
         packet, ingested = pending
         try:
-            return ingested.result(self._seconds_until(until_ns))
+            return ingested.result(seconds_until(until_ns, self._clock.now_ns()))
         except TimeoutError:
             if packet.format not in VIDEO_CODECS:
                 ingested.cancel()
