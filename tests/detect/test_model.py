@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -250,3 +252,14 @@ def test_both_runtimes_say_the_same_of_an_int8_model_that_concatenates() -> None
         detector.close()
     for ours, theirs in zip(*said, strict=True):
         assert float(np.mean((ours - theirs) ** 2) / np.var(theirs)) < 0.01
+
+
+def test_no_runtime_tells_anybody_of_its_use() -> None:
+    """OpenVINO's package would, at its import: over the network, on a thread and from a fork of its own."""
+    script = (
+        "import sys, threading\n"
+        "from perception.detect import openvino\n"
+        "print([name for name in sys.modules if name.startswith('openvino_telemetry.')], threading.active_count())"
+    )
+    said = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert said.stdout == "[] 1\n"
