@@ -68,7 +68,7 @@ class Live:
     there as they arrive, groups them, and has them decoded by `threads` workers. So whoever is slow to ask for the next
     frame set gets the latest frames, and no queue grows. A group is handed over when all cameras are in that are
     expected to be, or when `enforcement` says that it is time, or when the window has passed. A frame that does not
-    decode is missing from its set.
+    decode is missing from its set; where none does, all are there with `NO_IMAGE`: such a tick has its tracks too.
 
     While nothing comes, `frame_sets` waits on, and tells `on_quiet` some five times a second for how many seconds there
     has been no frame set. `close` ends it, from there or from any thread.
@@ -131,9 +131,8 @@ class Live:
             for group in groups:
                 frame_set = self._hand_over(group, begin)
                 self._tick += 1
-                if frame_set is not None:
-                    yield frame_set
-                    last_ns = self._clock.now_ns()
+                yield frame_set
+                last_ns = self._clock.now_ns()
             quiet_s = (self._clock.now_ns() - last_ns) * 1e-9
             if quiet_s > _WAIT_S:
                 self._on_quiet(quiet_s)
@@ -215,8 +214,8 @@ class Live:
         pending.told = True
         if begin is None or pending.ingested is None or pending.ingested.result().image is None:
             return  # what does not decode is told of once, with its set
-        frame = self._frame(pending)
-        if frame is not None and frame.decoded:
+        frame, _ = self._frame(pending)
+        if frame.decoded:
             begin(pending.tick, frame)
 
     def _give_up_waiting(self) -> list[Group[_Pending]]:
@@ -239,8 +238,8 @@ class Live:
             problem = str(error)
         return _Ingested(image, problem, Span(started_ns, self._clock.now_ns()))
 
-    def _hand_over(self, group: Group[_Pending], begin: Begin | None) -> FrameSet | None:
-        """The frame set of a group, when its frames are decoded or it is time; None where none of them decodes."""
+    def _hand_over(self, group: Group[_Pending], begin: Begin | None) -> FrameSet:
+        """The frame set of a group, when its frames are decoded or it is time."""
         decoding = {p.ingested: p for p in group.frames.values() if p.ingested is not None and not p.told}
         until_ns = self._enforcement.ingest_until_ns(
             min(pending.captured.arrival_ns for pending in group.frames.values())
@@ -249,22 +248,23 @@ class Live:
             wait_s = seconds_until(until_ns, self._clock.now_ns())
             for ingested in as_completed(decoding, wait_s):
                 self._tell(decoding[ingested], begin)
-        frames = tuple(frame for pending in group.frames.values() if (frame := self._frame(pending)) is not None)
-        if not frames:
-            return None
+        settled = [self._frame(pending) for pending in group.frames.values()]
+        sound = tuple(frame for frame, broken in settled if not broken)
+        frames = sound or tuple(frame for frame, _ in settled)
         captures_ns = [frame.capture_ns for frame in frames]
         present = {frame.camera for frame in frames}
         missing = tuple(name for name in self.rig if name not in present)
         return FrameSet(self._tick, max(captures_ns), max(captures_ns) - min(captures_ns), frames, missing)
 
-    def _frame(self, pending: _Pending) -> Frame | None:
-        """A frame as it is now, decoded or not; None where it does not decode."""
+    def _frame(self, pending: _Pending) -> tuple[Frame, bool]:
+        """A frame as it is now, decoded or not, and whether it does not decode."""
         name, captured, ingested = pending.camera, pending.captured, pending.ingested
         done = _Ingested(NO_IMAGE, "", Span(captured.arrival_ns, captured.arrival_ns))
         if ingested is not None and not ingested.cancel() and ingested.done():
             done = ingested.result()
-        if done.image is None:
+        broken = done.image is None
+        if broken:
             self._faults.add((name, done.problem), f"{name}: frame dropped: {done.problem}")
-            return None
+        image = NO_IMAGE if done.image is None else done.image
         encoded = EncodedImage("jpeg", captured.picture) if isinstance(captured.picture, bytes) else None
-        return Frame(name, done.image, pending.capture_ns, captured.arrival_ns, done.span, encoded=encoded)
+        return Frame(name, image, pending.capture_ns, captured.arrival_ns, done.span, encoded=encoded), broken

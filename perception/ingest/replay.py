@@ -73,7 +73,8 @@ class Replay:
 
     What frame sets hold depends on the drive and the config only, never on the number of threads or on timing: the
     synchroniser is driven by the log times of the recording. A frame that does not decode is missing from its set; so
-    is one that has not arrived when `enforcement` wants the set handed over, as it would be from a live camera.
+    is one that has not arrived when `enforcement` wants the set handed over, as it would be from a live camera. Where
+    none decodes, all are there with `NO_IMAGE`: such a tick has its tracks too, predicted.
 
     `needed` is what the channels make of each camera's images; `decode_image` says what is spared. Without it all are
     decoded, at their full size.
@@ -135,9 +136,7 @@ class Replay:
             if not self._started.is_set():
                 self._clock.wait_until(min(pending.packet.log_ns for pending in ahead[0].frames))
                 self._started.set()
-            frame_set = self._hand_over(ahead.popleft(), begin)
-            if frame_set is not None:
-                yield frame_set
+            yield self._hand_over(ahead.popleft(), begin)
 
     def faults(self) -> Sequence[str]:
         """What was wrong with the data so far, a line each, with the place."""
@@ -223,30 +222,30 @@ class Replay:
         self._closed.wait(max(0.0, (self._clock.due_ns(log_ns) - self._clock.now_ns()) * 1e-9 - _WAKE_EARLY_S))
         return self._clock.now_ns() if self._closed.is_set() else self._clock.wait_until(log_ns)
 
-    def _hand_over(self, coming: _Set, begin: Begin | None) -> FrameSet | None:
-        """The frame set whose time has come; None where none of its frames decodes."""
+    def _hand_over(self, coming: _Set, begin: Begin | None) -> FrameSet:
+        """The frame set whose time has come."""
         until_ns = self._until_ns(coming)
         self._wait_for(coming, until_ns, begin)
         done = [(pending.packet, self._ingested(pending, until_ns)) for pending in coming.frames]
         handed_over_ns, self._handed_over = self._clock.now_ns(), coming.tick
-        frames = []
-        newest: Packet | None = None
+        sound: list[tuple[Packet, Frame]] = []
+        broken: list[tuple[Packet, Frame]] = []
         for packet, ingested in done:
             if ingested is None:
                 continue
+            arrival_ns = handed_over_ns if self._clock.stepped else ingested.arrival_ns
             if ingested.image is None:
                 self._note(packet, ingested.problem)
-                continue
-            arrival_ns = handed_over_ns if self._clock.stepped else ingested.arrival_ns
-            frames.append(_frame(packet, ingested.image, arrival_ns, ingested.span))
-            newest = packet if newest is None else max(newest, packet, key=lambda p: p.capture_ns)
-        if newest is None:
-            return None
+                broken.append((packet, _frame(packet, NO_IMAGE, arrival_ns, ingested.span)))
+            else:
+                sound.append((packet, _frame(packet, ingested.image, arrival_ns, ingested.span)))
+        frames = tuple(frame for _, frame in sound or broken)
+        newest = max((packet for packet, _ in sound or broken), key=lambda packet: packet.capture_ns)
         return FrameSet(
             coming.tick,
             newest.capture_ns,
             newest.capture_ns - min(frame.capture_ns for frame in frames),
-            tuple(frames),
+            frames,
             tuple(camera for camera in self.rig if all(frame.camera != camera for frame in frames)),
             newest.map_from_base,
             newest.point_cloud,

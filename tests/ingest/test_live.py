@@ -235,6 +235,17 @@ def test_a_frame_that_does_not_decode_is_missing_and_told(vehicle: Vehicle, data
     assert line.endswith("(and 1 more like it)")
 
 
+def test_a_set_of_which_nothing_decodes_is_a_tick_all_the_same(vehicle: Vehicle) -> None:
+    vehicle.tick()
+    now_ns = time.monotonic_ns()
+    for device in vehicle.devices.values():
+        device.shoot(b"\x00" * 500, now_ns)
+    until(lambda: len(vehicle.sets) > 1)
+    assert vehicle.sets[-1].missing == ()
+    assert not any(frame.decoded for frame in vehicle.sets[-1].frames)
+    assert len(vehicle.live.faults()) == len(CAMERAS)
+
+
 @pytest.mark.parametrize(
     "vehicle",
     [{"enforcement": Impatient(3_000, [frozenset(CAMERAS), frozenset({"CAM_FRONT"})])}],

@@ -244,11 +244,12 @@ def test_a_frame_that_does_not_decode_is_missing_and_reported() -> None:
     assert "the image is 64x48, where the calibration says 96x64 (and 1 more like it)" in size
 
 
-def test_a_set_without_any_image_is_no_tick() -> None:
+def test_a_set_without_any_image_is_a_tick_all_the_same() -> None:
     drive = list_drive([Shot("CAM_FRONT", at, at) for at in (0, 100, 200)], ["CAM_FRONT"])
     drive.images[1] = drive.images[1]._replace(data=b"")
     sets, faults = play(drive)
-    assert [(s.tick, s.stamp_ns) for s in sets] == [(0, START_NS), (2, START_NS + 200 * MS)]
+    assert [(s.tick, s.stamp_ns, s.missing) for s in sets] == [(i, START_NS + i * 100 * MS, ()) for i in range(3)]
+    assert [[frame.decoded for frame in s.frames] for s in sets] == [[True], [False], [True]]
     assert len(faults) == 1
 
 
