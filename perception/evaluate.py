@@ -200,7 +200,7 @@ def print_figures(console: Console, figures: dict[str, Any], path: Path) -> None
     judged = (
         f"   {tracks['tracking']['objects']} {which} to {rules['range_m']:g} m, centres within {rules['match_m']:g} m"
     )
-    console.print(Text.assemble(("Tracking", "bold"), (judged, "dim")))
+    console.print(Text.assemble(("Tracking", "bold"), (judged, "dim")), soft_wrap=True)
     console.print(_tracking(tracks["tracking"]))
     right = f"precision {_share(detection['precision'])} at an IoU of {rules['iou']:g}, "
     right += f"class right {_share(detection['class_agreement'])}"
