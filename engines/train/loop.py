@@ -1,4 +1,4 @@
-"""The training loop: AdamW, a cosine schedule, a moving average of the weights, checkpoints that a run resumes from."""
+"""The training loop: AdamW, a cosine per phase, a moving average of the weights, checkpoints to resume from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from engines.train import dataset
-from engines.train.config import TrainConfig
+from engines.train.config import Phase, TrainConfig
 from engines.train.dataset import Example
 from engines.train.loss import Batch, loss, total
 from engines.train.model import StockDetector
@@ -30,13 +30,14 @@ class Epoch:
 
 def train(
     examples: Sequence[Example],
-    validate: Callable[[StockDetector], Mapping[str, float]],
+    validate: Callable[[StockDetector, tuple[int, int]], Mapping[str, float]],
     config: TrainConfig,
     checkpoint: Path,
     threads: int,
 ) -> tuple[StockDetector, list[Epoch]]:
     """Train from scratch, or go on from `checkpoint` if it is there: the network of averaged weights, and the history.
 
+    `validate` is given the network of averaged weights after each epoch, with the input size it learns at just then.
     Raises `ConfigError` for a checkpoint of another configuration or another number of examples.
     """
     torch.set_num_threads(threads)
@@ -47,14 +48,15 @@ def train(
         run.restore(checkpoint, identity)
     with _progress() as progress:
         for epoch in range(len(run.history), config.epochs):
+            phase, first = config.phase_of(epoch)
             task = progress.add_task(f"epoch {epoch + 1}/{config.epochs}", total=run.steps_per_epoch, status="")
             losses: dict[str, float] = {}
-            batches = dataset.batches(examples, config.input_size, config.batch, seed=config.seed, epoch=epoch)
-            for step, batch in enumerate(batches, start=epoch * run.steps_per_epoch):
-                terms = run.step(batch, step)
+            batches = dataset.batches(examples, phase.input_size, config.batch, seed=config.seed, epoch=epoch)
+            for step, batch in enumerate(batches, start=(epoch - first) * run.steps_per_epoch):
+                terms = run.step(batch, phase, step)
                 losses = {name: losses.get(name, 0.0) + term / run.steps_per_epoch for name, term in terms.items()}
                 progress.update(task, advance=1, status=_listed(terms))
-            measured = validate(run.average)
+            measured = validate(run.average, phase.input_size)
             run.history.append(Epoch(losses, measured))
             progress.remove_task(task)
             progress.console.print(f"epoch {epoch + 1}/{config.epochs}  {_listed(losses)}; {_listed(measured)}")
@@ -71,12 +73,12 @@ class _Run:
         self.history: list[Epoch] = []
         self._network = StockDetector().to(memory_format=torch.channels_last).train()
         self.average = copy.deepcopy(self._network).eval()
-        self._optimiser = torch.optim.AdamW(_groups(self._network, config.weight_decay), lr=config.learning_rate)
+        self._optimiser = torch.optim.AdamW(_groups(self._network, config.weight_decay), lr=0.0)
 
-    def step(self, batch: Batch, step: int) -> dict[str, float]:
-        """One update; the terms of its loss."""
+    def step(self, batch: Batch, phase: Phase, step: int) -> dict[str, float]:
+        """One update, of so many in this phase; the terms of its loss."""
         for group in self._optimiser.param_groups:
-            group["lr"] = self._learning_rate(step)
+            group["lr"] = self._learning_rate(phase, step)
         with torch.autocast("cpu", torch.bfloat16):
             scores, regression = self._network(batch.images.float().to(memory_format=torch.channels_last))
         terms = loss(scores, regression, batch)
@@ -114,14 +116,14 @@ class _Run:
         self._optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["random"])
 
-    def _learning_rate(self, step: int) -> float:
+    def _learning_rate(self, phase: Phase, step: int) -> float:
         """Rise linearly, fall as half a cosine to a hundredth (Loshchilov and Hutter 2017)."""
-        config = self._config
-        if step < config.warm_up_steps:
-            return config.learning_rate * (step + 1) / config.warm_up_steps
-        steps = max(config.epochs * self.steps_per_epoch - config.warm_up_steps, 1)
-        done = min((step - config.warm_up_steps) / steps, 1.0)
-        return config.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
+        warm_up_steps = self._config.warm_up_steps
+        if step < warm_up_steps:
+            return phase.learning_rate * (step + 1) / warm_up_steps
+        steps = max(phase.epochs * self.steps_per_epoch - warm_up_steps, 1)
+        done = min((step - warm_up_steps) / steps, 1.0)
+        return phase.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
 
     @torch.no_grad()
     def _follow(self, decay: float) -> None:

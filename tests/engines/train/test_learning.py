@@ -14,7 +14,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is in the extra `train` only")
 
 from engines.train import dataset  # noqa: E402
-from engines.train.config import TrainConfig  # noqa: E402
+from engines.train.config import Phase, TrainConfig  # noqa: E402
 from engines.train.dataset import Example  # noqa: E402
 from engines.train.export import export  # noqa: E402
 from engines.train.loop import train  # noqa: E402
@@ -29,7 +29,11 @@ from perception.errors import ConfigError  # noqa: E402
 from tests.engines.train.test_targets import edges_of, make_labels  # noqa: E402
 
 SIZE = (128, 64)
-CONFIG = TrainConfig(input_size=SIZE, epochs=2, batch=4, warm_up_steps=2)
+PHASES = (
+    Phase(input_size=(64, 32), epochs=1, learning_rate=2e-3),
+    Phase(input_size=SIZE, epochs=2, learning_rate=1e-3),
+)
+CONFIG = TrainConfig(phases=PHASES, batch=4, warm_up_steps=2)
 
 
 def _examples(count: int) -> list[Example]:
@@ -43,7 +47,7 @@ def _examples(count: int) -> list[Example]:
     return examples
 
 
-def _unmeasured(_: StockDetector) -> Mapping[str, float]:
+def _unmeasured(_: StockDetector, __: tuple[int, int]) -> Mapping[str, float]:
     return {}
 
 
@@ -128,15 +132,18 @@ def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path: Path) -> None:
     examples = _examples(8)
     whole, _ = train(examples, _unmeasured, CONFIG, tmp_path / "whole.pt", threads=1)
 
-    def interrupt(_: StockDetector) -> Mapping[str, float]:
-        if (tmp_path / "parts.pt").is_file():
+    def interrupt(_: StockDetector, size: tuple[int, int]) -> Mapping[str, float]:
+        sizes.append(size)
+        if len(sizes) == 2:
             raise KeyboardInterrupt
         return {}
 
+    sizes: list[tuple[int, int]] = []
     with pytest.raises(KeyboardInterrupt):
         train(examples, interrupt, CONFIG, tmp_path / "parts.pt", threads=1)
     resumed, history = train(examples, _unmeasured, CONFIG, tmp_path / "parts.pt", threads=1)
-    assert len(history) == 2
+    assert sizes == [(64, 32), SIZE]
+    assert len(history) == 3
     for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b)
 
@@ -144,8 +151,9 @@ def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
     examples = _examples(8)
     train(examples, _unmeasured, CONFIG, tmp_path / "c.pt", threads=1)
-    with pytest.raises(ConfigError, match="another learning_rate"):
-        train(examples, _unmeasured, CONFIG.model_copy(update={"learning_rate": 1e-3}), tmp_path / "c.pt", threads=1)
+    shorter = CONFIG.model_copy(update={"phases": PHASES[1:]})
+    with pytest.raises(ConfigError, match="another phases"):
+        train(examples, _unmeasured, shorter, tmp_path / "c.pt", threads=1)
 
 
 def test_rare_classes_come_more_often_and_all_images_nearly_as_they_are() -> None:
