@@ -143,7 +143,10 @@ class GStreamer(NamedTuple):
 
 @lru_cache(maxsize=1)
 def load_gstreamer() -> GStreamer:
-    """Import and start GStreamer; raises `BackendError` where it is not there."""
+    """Import and start GStreamer; raises `BackendError` where it is not there.
+
+    Load a detector first, as the assembly does: OpenVINO 2026.4 aborts a process that reads its first model after this.
+    """
     try:
         gi = _import_gi()
         gi.require_version("Gst", "1.0")
