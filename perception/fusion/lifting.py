@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from perception import geometry
 from perception.config import FusionConfig
-from perception.messages import CLASSES, Detections, Float, Int32, Measurements, Rig, Transform
+from perception.messages import CLASSES, Attributes, Detections, Float, Int32, Measurements, Rig, Transform
 
 Mask = NDArray[np.bool_]
 Index = NDArray[np.intp]
@@ -100,6 +100,8 @@ class Lifter:
         self._cameras = list(rig.values())
         self._index = {name: index for index, name in enumerate(rig)}
         self._origins = np.array([camera.base_from_camera.translation for camera in self._cameras])
+        self._turns = np.array([camera.base_from_camera.rotation for camera in self._cameras])
+        self._focals = np.array([camera.intrinsics[1, 1] for camera in self._cameras])
         self._image_sizes = np.array([(camera.width, camera.height) for camera in self._cameras], dtype=np.float64)
         self._pixel_std = config.pixel_std
         self._pitch_std = math.radians(config.pitch_std_deg)
@@ -162,28 +164,29 @@ class Lifter:
 
     def _predicted(self, detections: Sequence[Detections], lifted: Index) -> _Predicted:
         """What the attributes of the boxes to lift say, as it is in `base_link`."""
-        parts = [self._predicted_by(found) for found in detections]
-        if not parts:
-            return _unpredicted(0)
-        return _Predicted(*(np.concatenate(columns)[lifted] for columns in zip(*parts, strict=True)))
-
-    def _predicted_by(self, found: Detections) -> _Predicted:
-        told = found.attributes
-        if told is None or not self._use_attributes:
-            return _unpredicted(len(found))
-        camera = self._cameras[self._index[found.camera]]
-        turn = camera.base_from_camera.rotation
-        rays = geometry.rays(camera, told.centres.astype(np.float64))
-        depths = told.depths_over_focal.astype(np.float64) * camera.intrinsics[1, 1]
-        away = (rays * depths[:, None]) @ turn.T
+        told = [found.attributes for found in detections]
+        if not self._use_attributes or all(of_image is None for of_image in told):
+            return _unpredicted(len(lifted))
+        said = [_untold(len(found)) if found.attributes is None else found.attributes for found in detections]
+        taken_by = [self._index[found.camera] for found in detections]
+        centres = [of_image.centres.astype(np.float64) for of_image in said]
+        rays = np.concatenate([geometry.rays(self._cameras[i], at) for i, at in zip(taken_by, centres, strict=True)])
+        rays = rays[lifted]
+        depths_over_focal, depth_stds, sizes, alphas = (
+            np.concatenate([getattr(of_image, name) for of_image in said], dtype=np.float64)[lifted]
+            for name in ("depths_over_focal", "depth_stds", "sizes", "alphas")
+        )
+        of_camera = np.repeat(taken_by, [len(found) for found in detections])[lifted]
+        turns = self._turns[of_camera]
+        away = np.einsum("nij,nj->ni", turns[:, :2], rays * (depths_over_focal * self._focals[of_camera])[:, None])
         distances = np.hypot(away[:, 0], away[:, 1])
-        about_y = told.alphas + np.arctan2(rays[:, 0], rays[:, 2])
-        headings = np.stack([np.cos(about_y), np.zeros(len(about_y)), -np.sin(about_y)], axis=1) @ turn.T
+        about_y = (alphas + np.arctan2(rays[:, 0], rays[:, 2]))[:, None]
+        headings = np.cos(about_y) * turns[:, :2, 0] - np.sin(about_y) * turns[:, :2, 2]
         return _Predicted(
-            directions=away[:, :2] / np.maximum(distances, _TINY)[:, None],
+            directions=away / np.maximum(distances, _TINY)[:, None],
             distances=distances,
-            distance_stds=distances * told.depth_stds,
-            sizes=told.sizes.astype(np.float64),
+            distance_stds=distances * depth_stds,
+            sizes=sizes,
             yaws=np.arctan2(headings[:, 1], headings[:, 0]),
         )
 
@@ -300,6 +303,11 @@ def _over_headings(length: Float, width: Float) -> tuple[Float, Float]:
 def _unpredicted(count: int) -> _Predicted:
     nothing = np.full(count, np.nan)
     return _Predicted(np.full((count, 2), np.nan), nothing, nothing, np.full((count, 3), np.nan), nothing)
+
+
+def _untold(count: int) -> Attributes:
+    nothing = np.full(count, np.nan, np.float32)
+    return Attributes(np.full((count, 2), np.nan, np.float32), nothing, nothing, np.full((count, 3), np.nan), nothing)
 
 
 def _told_sizes(usual: _Sizes, predicted: _Predicted) -> _Sizes:
