@@ -78,9 +78,10 @@ class Tracker:
         """
         fixed_from_base = _checked_pose(map_from_base)
         for look in measurements:
-            _check(look)
+            _check_shapes(look)
             if (look.map_from_base is None) != (map_from_base is None):
                 raise _refusal(look, "some have an ego pose and some have none; give map_from_base to all or to none")
+        _check_values(measurements)
         if self._has_poses != (map_from_base is not None):
             self._forget()
             self._has_poses = not self._has_poses
@@ -312,7 +313,7 @@ def _checked_pose(map_from_base: Transform | None) -> Transform:
     return pose
 
 
-def _check(look: Measurements) -> None:
+def _check_shapes(look: Measurements) -> None:
     n = len(look)
     _checked_pose(look.map_from_base)
     for name, shape in (
@@ -324,19 +325,32 @@ def _check(look: Measurements) -> None:
     ):
         if getattr(look, name).shape != shape:
             raise _refusal(look, f"{name} have the shape {getattr(look, name).shape}, expected {shape}")
+
+
+def _check_values(looks: Sequence[Measurements]) -> None:
+    """All at once, as that is what costs; who is at fault is looked for when somebody is."""
+    if looks and _problem(looks):
+        culprit = next(look for look in looks if _problem([look]))
+        raise _refusal(culprit, _problem([culprit]))
+
+
+def _problem(looks: Sequence[Measurements]) -> str:
+    names = ("positions", "covariances", "sizes", "yaws", "scores", "labels")
+    positions, covariances, sizes, yaws, scores, labels = (
+        np.concatenate([getattr(look, name) for look in looks]) for name in names
+    )
     # Comparisons with NaN are false: so it is refused where it cannot be, and passes where it means "not measured".
-    if not np.isfinite(look.positions).all():
-        raise _refusal(look, "a position is not finite")
-    if not _positive_definite(look.covariances):
-        raise _refusal(look, "a covariance is not positive definite")
-    if (look.sizes <= 0).any() or (look.sizes == np.inf).any():
-        raise _refusal(look, "a size is not positive and finite; give NaN where it was not measured")
-    if np.isinf(look.yaws).any():
-        raise _refusal(look, "a yaw is infinite; give NaN where it was not measured")
-    if n and not (look.scores.min() >= 0 and look.scores.max() <= 1):
-        raise _refusal(look, "a score is not within 0 and 1")
-    if n and not (look.labels.min() >= 0 and look.labels.max() < len(CLASSES)):
-        raise _refusal(look, f"a label is not an index into {CLASSES}")
+    fine = {
+        "a position is not finite": np.isfinite(positions).all(),
+        "a covariance is not positive definite": _positive_definite(covariances),
+        "a size is not positive and finite; give NaN where it was not measured": not (
+            (sizes <= 0) | (sizes == np.inf)
+        ).any(),
+        "a yaw is infinite; give NaN where it was not measured": not np.isinf(yaws).any(),
+        "a score is not within 0 and 1": ((scores >= 0) & (scores <= 1)).all(),
+        f"a label is not an index into {CLASSES}": ((labels >= 0) & (labels < len(CLASSES))).all(),
+    }
+    return next((problem for problem, is_fine in fine.items() if not is_fine), "")
 
 
 def _positive_definite(covariances: Float) -> bool:
