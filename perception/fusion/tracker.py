@@ -126,9 +126,12 @@ class Tracker:
 
     def _update(self, rows: Index, look: Measurements, columns: Index) -> list[int]:
         """Take in measurements, each with its track; the ids of those tracks."""
+        repetition = self._repetition(look)
+        if not len(rows):
+            return []
         tracks = self._tracks[rows]
         positions, sizes, yaws = look.positions[columns], look.sizes[columns], look.yaws[columns]
-        noise = look.covariances[columns] * self._repetition(look)
+        noise = look.covariances[columns] * repetition
         state, covariance = kalman.update(tracks["state"], tracks["covariance"], positions[:, :2], noise[:, :2, :2])
         tracks["state"], tracks["covariance"] = state, covariance
         z_gain = tracks["z_variance"] / (tracks["z_variance"] + noise[:, 2, 2])
