@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from perception import backends, ladder
+from perception import backends, ladder, realtime
 from perception.assume import Assumption
 from perception.backends import Backend
 from perception.budget import Ledger
@@ -85,9 +85,11 @@ def assemble(
     """
     if config.assume.profile is not None and assumption is None:
         raise ConfigError(f"assume.profile: {config.assume.profile}: only perception.run can assume another machine")
+    refused = realtime.keep_memory()
     with ExitStack() as resources:
         levels = ladder.build(config, rig)
         backend = backends.build(config, rig, clock, levels.detectors)
+        backend = replace(backend, notes=(*backend.notes, *filter(None, (refused,))))
         resources.callback(backend.close)
         decider = enforcement or _configured(config, rig, clock, levels.rungs)
         source = make_source(backend, decider)

@@ -119,3 +119,23 @@ def test_the_interpreter_is_shared_out_sooner() -> None:
         print(sys.getswitchinterval() < 0.001)
     """
     assert run(code) == ["True"]
+
+
+@pytest.mark.parametrize(("settle", "least", "most"), [("keep_memory()", 0, 1000), ("__name__", 10_000, 1_000_000)])
+def test_kept_memory_costs_no_page_faults_again_on_any_thread(settle: str, least: int, most: int) -> None:
+    (faults,) = run(f"""
+        import resource, threading
+        import numpy as np
+        from perception import realtime
+        realtime.{settle}
+        def six_images_a_tick():
+            for _ in range(50):
+                images = [np.ones((384, 640, 3), np.uint8) for _ in range(6)]
+                del images
+        threads = [threading.Thread(target=six_images_a_tick) for _ in range(2)]
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    """)
+    assert least <= int(faults) <= most, faults
