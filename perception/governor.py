@@ -196,6 +196,7 @@ class Governor:
         self._channels_ns: deque[int] = deque(maxlen=_REMEMBERED)
         self._reserve_ns = settings.reserve_ns or self._least_reserve_ns
         self._quickest_ns = 0.0
+        self._usual_ns = self._channel_ns
         self._suspects: dict[str, int] = {}  # who was cut off of late, and in which tick
         self._accused: frozenset[str] = frozenset()  # of them, who has not been in time since
 
@@ -216,12 +217,14 @@ class Governor:
         return level, wanted & self._accused or wanted
 
     def ingest_until_ns(self, arrival_ns: int) -> int:
-        """Until only the budgets of the channels and the reserve are left, and not less than the budget of ingest.
+        """Until a channel, as most went lately, could not finish before only the reserve is left: others have begun.
 
-        The headroom of the reserve is for the channels to give: they are what is cut off for it.
+        Not less than the budget of ingest, nor than the other budgets leave; the headroom of the reserve is for the
+        channels to give, which are what is cut off for it.
         """
-        spare_ns = self._end_to_end_ns - round(self._reserve_ns / _HEADROOM) - self._channel_ns
-        return arrival_ns + max(spare_ns, self._ingest_ns)
+        by_budget_ns = self._end_to_end_ns - round(self._reserve_ns / _HEADROOM) - self._channel_ns
+        by_custom_ns = self._end_to_end_ns - self._reserve_ns - self._usual_ns
+        return arrival_ns + max(by_custom_ns, by_budget_ns, self._ingest_ns)
 
     def plan(self, frames: FrameSet, now_ns: int) -> Plan:
         """What to do with a frame set that is at hand now."""
@@ -280,7 +283,8 @@ class Governor:
                 due_ns = start_ns if plan.until_ns is None else min(start_ns, plan.until_ns)
                 self._finishes_ns.append(times.published_ns - due_ns)
         if self._channels_ns:
-            self._quickest_ns = min(self._channels_ns)
+            in_order = sorted(self._channels_ns)
+            self._quickest_ns, self._usual_ns = in_order[0], in_order[len(in_order) // 2]
         if self._settings.reserve_ns is None and self._finishes_ns:
             costly = round(_HEADROOM * sorted(self._finishes_ns)[-1 - _TOLERATED :][0])
             largest = round(_LARGEST_RESERVE * self._end_to_end_ns)

@@ -109,6 +109,16 @@ def test_the_cut_off_leaves_the_reserve_for_fusion_and_output() -> None:
     assert plan == Plan(0, dropped=False, cameras=CAMERAS, until_ns=SECOND + LEFT_NS)
 
 
+def test_decoding_is_waited_for_as_long_as_a_usual_channel_still_fits_in() -> None:
+    machine = Machine()
+    assert machine.governor.ingest_until_ns(SECOND) == SECOND + 6 * MS  # nothing is known but the budgets
+    machine.run(20, lambda tick, _: (2 + tick % 2) * MS)  # 3 ms half of the time, and once 9
+    machine.run(1, lambda _, camera: 9 * MS if camera == "F" else 2 * MS)
+    assert machine.governor.ingest_until_ns(SECOND) == SECOND + LEFT_NS - 2 * MS
+    machine.run(30, lambda _, __: 3 * MS)
+    assert machine.governor.ingest_until_ns(SECOND) == SECOND + LEFT_NS - 3 * MS
+
+
 def test_the_reserve_grows_with_what_fusion_and_output_take_and_never_below_their_budgets() -> None:
     machine = Machine(fusion_ns=5 * MS)
     machine.run(1, light)
