@@ -90,6 +90,16 @@ def batches(
             yield ready
 
 
+def whole_images(
+    examples: Sequence[Example], size: tuple[int, int], batch: int, *, seed: int, count: int
+) -> Iterator[np.ndarray]:
+    """Batches (batch, h, w, 3) of whole images, augmented, without their labels: `count` images at most."""
+    picks = np.random.default_rng(seed).permutation(len(examples))[:count]
+    for start in range(0, len(picks) - batch + 1, batch):
+        chosen = picks[start : start + batch]
+        yield np.stack([_augmented(examples[i], size, size, np.random.default_rng((seed, i)))[0] for i in chosen])
+
+
 def letterbox(shape: tuple[int, ...], size: tuple[int, int]) -> Placement:
     """The placement that inference uses: the whole image, in the middle."""
     scale = min(size[0] / shape[1], size[1] / shape[0])
