@@ -18,6 +18,7 @@ class Phase(Section):
     input_size: tuple[Side, Side] = Field(description="width and height in pixels")
     epochs: Count
     learning_rate: Positive
+    blank: Fraction = Field(0.0, description="of the images: uniform, as from a camera that is covered or dead")
 
 
 class TrainConfig(Section):

@@ -62,19 +62,29 @@ def load(path: Path) -> list[Example]:
 
 
 def batches(
-    examples: Sequence[Example], size: tuple[int, int], batch: int, *, seed: int, epoch: int, threads: int = 2
+    examples: Sequence[Example],
+    size: tuple[int, int],
+    batch: int,
+    *,
+    seed: int,
+    epoch: int,
+    blank: float = 0.0,
+    threads: int = 2,
 ) -> Iterator[Batch]:
     """One epoch of augmented batches at an input `size` of (width, height), in an order of its own.
 
     Of four batches one holds whole images and three hold windows of `_WINDOW` around an object: a third of the pixels
-    and most of the objects. The network is convolutional, so what it learns in a window holds in the image.
+    and most of the objects. The network is convolutional, so what it learns in a window holds in the image. A part of
+    `blank` of the images is uniform instead, with nothing to be found.
     """
     order = _order(examples, np.random.default_rng((seed, epoch)))
 
     def make(start: int) -> Batch:
         window = size if start // batch % 4 == 0 else (min(_WINDOW[0], size[0]), min(_WINDOW[1], size[1]))
         pairs = [
-            _augmented(examples[i], size, window, np.random.default_rng((seed, epoch, i)))
+            _blank(window, np.random.default_rng((seed, epoch, i)))
+            if np.random.default_rng((seed, epoch, i, 1)).random() < blank
+            else _augmented(examples[i], size, window, np.random.default_rng((seed, epoch, i)))
             for i in order[start : start + batch]
         ]
         return collate([image for image, _ in pairs], [taught for _, taught in pairs])
@@ -140,6 +150,27 @@ def _augmented(
     placement = _in_window(_random_placement(image.shape, size, rng), example.labels, size, window, rng)
     placed, labels = place(image, example.labels, placement, *window)
     return _relit(placed, rng), targets(labels, *window)
+
+
+def _blank(size: tuple[int, int], rng: np.random.Generator) -> tuple[Image, Targets]:
+    """What a camera gives that is covered, blinded or dead: black, white or something between, at times with noise."""
+    width, height = size
+    level = rng.choice([0.0, 255.0, rng.uniform(0, 255)])
+    image = np.full((height, width, 3), level, np.float32)
+    if rng.random() < 0.5:
+        image += _NOISE[:height, :width] * rng.uniform(1, 7)
+    nothing = np.zeros(0, np.float32)
+    none = Labels(
+        boxes=nothing.reshape(0, 4),
+        labels=nothing.astype(np.int32),
+        visibility=nothing,
+        ignored=nothing.astype(np.bool_),
+        centres=nothing.reshape(0, 2),
+        depths_over_focal=nothing,
+        sizes=nothing.reshape(0, 3),
+        alphas=nothing,
+    )
+    return np.clip(image, 0, 255).astype(np.uint8), targets(none, width, height)
 
 
 def _in_window(

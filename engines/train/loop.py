@@ -40,8 +40,9 @@ def train(
 ) -> tuple[StockDetector, list[Epoch]]:
     """Train from scratch, or go on from `checkpoint` if it is there: the network of averaged weights, and the history.
 
-    The batch statistics of that network are measured on whole images at the end. `validate` is given the network of averaged weights after each epoch, with the input size it learns at just then.
-    Raises `ConfigError` for a checkpoint of another configuration or another number of examples.
+    The batch statistics of that network are measured on whole images at the end. `validate` is given the network of
+    averaged weights after each epoch, with the input size it learns at just then. Raises `ConfigError` for a checkpoint
+    of another configuration or another number of examples.
     """
     torch.set_num_threads(threads)
     torch.manual_seed(config.seed)
@@ -54,7 +55,9 @@ def train(
             phase, first = config.phase_of(epoch)
             task = progress.add_task(f"epoch {epoch + 1}/{config.epochs}", total=run.steps_per_epoch, status="")
             losses: dict[str, float] = {}
-            batches = dataset.batches(examples, phase.input_size, config.batch, seed=config.seed, epoch=epoch)
+            batches = dataset.batches(
+                examples, phase.input_size, config.batch, seed=config.seed, epoch=epoch, blank=phase.blank
+            )
             for step, batch in enumerate(batches, start=(epoch - first) * run.steps_per_epoch):
                 terms = run.step(batch, phase, step)
                 losses = {name: losses.get(name, 0.0) + term / run.steps_per_epoch for name, term in terms.items()}
@@ -64,8 +67,8 @@ def train(
             progress.remove_task(task)
             progress.console.print(f"epoch {epoch + 1}/{config.epochs}  {_listed(losses)}; {_listed(measured)}")
             run.save(checkpoint, identity)
-    size, batch = config.input_size, config.batch
-    _settle(run.average, dataset.whole_images(examples, size, batch, seed=config.seed, count=_SETTLED))
+    whole = dataset.whole_images(examples, config.input_size, config.batch, seed=config.seed, count=_SETTLED)
+    _settle(run.average, whole)
     return run.average, run.history
 
 

@@ -114,9 +114,9 @@ def test_the_stock_plan_says_what_the_stock_model_says(gpu: Gpu, config: EngineC
     engine = tensorrt.load(model, config, gpu)
 
     head, spec, notes = recognise(engine.model, DetectorConfig(score_threshold=0.5))  # from metadata, black outputs
-    assert (spec.width, spec.height) == engine.model.input_size == (448, 256)
+    assert (spec.width, spec.height) == engine.model.input_size == (480, 288)
     assert list(engine.model.outputs) == ["scores", "regression"]
-    assert engine.model.outputs["scores"].shape == (32, 56, 24)
+    assert engine.model.outputs["scores"].shape == (36, 60, 24)
     assert len(head(list(engine.model.outputs.values())).scores) == 0  # nothing is there in the dark
     assert "stock head" in notes[0]
     assert "TensorRT 10.3.0" in engine.notes[0]
@@ -142,7 +142,7 @@ def test_tensors_are_bound_once_and_an_inference_is_one_call(
         tensors = (context.input, *context.outputs)
         assert bound == [f"{tensor.name} {tensor.pointer}" for tensor in tensors]
         assert [tensor.name for tensor in tensors] == ["images", "scores", "regression"]
-        assert context.input.shape == (1, 3, 256, 448)
+        assert context.input.shape == (1, 3, 288, 480)
         assert context.input.dtype == np.float32
         stream.synchronize()
         context.close()
@@ -150,7 +150,7 @@ def test_tensors_are_bound_once_and_an_inference_is_one_call(
 
 def test_cameras_share_the_engine_and_nothing_else(double: Double, gpu: Gpu, config: EngineConfig, model: Path) -> None:
     engine = _load(gpu, config, model)
-    images = [np.full((1, 3, 256, 448), grey, np.float32) for grey in (0, 200)]
+    images = [np.full((1, 3, 288, 480), grey, np.float32) for grey in (0, 200)]
     double.calls.clear()
     with gpu.current(), ExitStack() as resources:
         streams = [resources.enter_context(gpu.stream()) for _ in images]

@@ -109,7 +109,7 @@ def test_the_manifest_says_what_was_built_from_what(config: EngineConfig) -> Non
     assert (manifest.flavor, manifest.tensorrt) == ("rtx", rtx.__version__)
     assert (manifest.gpu, manifest.cuda) == (None, None)
     assert manifest.settings["optimization_level"] == 3
-    assert [(port.name, port.type, port.shape) for port in manifest.inputs] == [("images", "float32", (1, 3, 256, 448))]
+    assert [(port.name, port.type, port.shape) for port in manifest.inputs] == [("images", "float32", (1, 3, 288, 480))]
     assert [port.name for port in manifest.outputs] == [port.name for port in model.graph.output]
     assert all(port.shape[0] == 1 for port in manifest.outputs)  # the model's batch is open, the plan's is not
     assert manifest.build_s > 0

@@ -192,3 +192,27 @@ def test_the_exported_model_says_the_same_and_how_to_use_it(tmp_path: Path) -> N
     assert recognised.input_spec.channel_order == "bgr"
     assert type(recognised.head).__name__ == "StockHead"
     assert path.stat().st_size < 5_000_000
+
+
+def test_some_images_are_blank_and_hold_nothing() -> None:
+    whole = next(iter(dataset.batches(_examples(40), SIZE, 40, seed=0, epoch=0)))
+    some = next(iter(dataset.batches(_examples(40), SIZE, 40, seed=0, epoch=0, blank=0.5)))
+    is_blank = [len(boxes) == 0 for boxes in some.boxes]
+    assert 8 <= sum(is_blank) <= 32
+    for i, blank in enumerate(is_blank):
+        if blank:
+            assert some.images[i].float().std() < 8
+        else:
+            assert torch.equal(some.images[i], whole.images[i])
+
+
+def test_batch_statistics_are_of_whole_images_in_the_end(tmp_path: Path) -> None:
+    examples = _examples(8)
+    network, _ = train(examples, _unmeasured, CONFIG, tmp_path / "c.pt", threads=1)
+    normalise = network.stem[0][1]
+    assert normalise.num_batches_tracked == len(examples) // CONFIG.batch
+    images = np.concatenate(list(dataset.whole_images(examples, SIZE, CONFIG.batch, seed=0, count=8)))
+    assert images.shape == (8, SIZE[1], SIZE[0], 3)
+    with torch.no_grad():
+        seen = network.stem[0][0](torch.from_numpy(images).permute(0, 3, 1, 2).float() - 128)
+    assert torch.allclose(normalise.running_mean, seen.mean(dim=(0, 2, 3)), rtol=0.05, atol=0.5)
