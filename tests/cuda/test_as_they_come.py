@@ -126,6 +126,8 @@ def play(chosen: Config, drive: Path) -> Played:
         closing(Replay(opened, SteppedClock(), SyncConfig(), threads=1, needed=backend.needed)) as replay,
     ):
         for frames in replay.frame_sets():
+            if not any(frame.decoded for frame in frames.frames):
+                continue  # as the pipeline does: there is nothing to look at
             for found in look(backend, [frames]).detections:
                 played.detections[found.capture_ns] = found
         played.missing.extend(replay.faults())

@@ -213,7 +213,7 @@ def test_the_float_model_would_pass_as_its_int8(gpu: Gpu, config: EngineConfig, 
     install(config, model, engine=STOCK.with_name("detector.onnx"))
     engine = tensorrt.load(model, config, gpu)
     deviation = tensorrt.check_golden(engine, described.golden, "")
-    assert 0.001 < deviation < 0.1
+    assert 0.001 < deviation < 0.15
 
 
 def test_a_model_without_a_manifest_has_nothing_to_check(
