@@ -121,13 +121,12 @@ def test_the_interpreter_is_shared_out_sooner() -> None:
     assert run(code) == ["True"]
 
 
-@pytest.mark.parametrize(("settle", "least", "most"), [("keep_memory()", 0, 1000), ("__name__", 10_000, 1_000_000)])
-def test_kept_memory_costs_no_page_faults_again_on_any_thread(settle: str, least: int, most: int) -> None:
-    (faults,) = run(f"""
+def test_kept_memory_costs_no_page_faults_again_on_any_thread() -> None:
+    refused, faults = run("""
         import resource, threading
         import numpy as np
         from perception import realtime
-        realtime.{settle}
+        print(realtime.keep_memory())
         def six_images_a_tick():
             for _ in range(50):
                 images = [np.ones((384, 640, 3), np.uint8) for _ in range(6)]
@@ -138,4 +137,5 @@ def test_kept_memory_costs_no_page_faults_again_on_any_thread(settle: str, least
         for thread in threads: thread.join()
         print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     """)
-    assert least <= int(faults) <= most, faults
+    assert refused == "None"
+    assert int(faults) < 1000  # of 108,000 pages that are used
