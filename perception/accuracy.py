@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import BackendError
+from perception.geometry import wrapped
 from perception.messages import Detections, Float, Int32, TrackSet, Truth
 from perception.truth import LEAST_HEIGHT_PX, Bool, TruthView
 
@@ -223,7 +224,7 @@ def _bin(low: float, high: float) -> dict[str, float | None]:
 
 def _degrees_between(yaws: Float, others: Float) -> Float:
     """Between headings in radians, at most half a turn: the orientation error of nuScenes."""
-    return np.degrees(np.abs((yaws - others + np.pi) % (2 * np.pi) - np.pi))
+    return np.degrees(np.abs(wrapped(yaws - others)))
 
 
 def _error_figures(errors: Float, turned_deg: Float) -> dict[str, float | None]:

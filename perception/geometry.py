@@ -73,6 +73,12 @@ def yaw_of(rotation: Float) -> float:
     return float(np.arctan2(rotation[1, 0], rotation[0, 0]))
 
 
+def wrapped(angles: Float) -> Float:
+    """The same angles in radians, within half a turn: [-pi, pi)."""
+    within: Float = (angles + np.pi) % (2 * np.pi) - np.pi
+    return within
+
+
 def rotation_about_z(yaw: float) -> Float:
     """Rotation matrix (3, 3) of a heading about z in radians."""
     c, s = np.cos(yaw), np.sin(yaw)

@@ -179,7 +179,7 @@ def _on_a_line(first: Truth, second: Truth, both: _Pairs, stamp_ns: int) -> Trut
     part = (stamp_ns - first.stamp_ns) / span_ns if span_ns else 0.0
     start = _take(first, both.a)
     way = second.positions[both.b] - start.positions
-    turn = (second.yaws[both.b] - start.yaws + np.pi) % (2 * np.pi) - np.pi
+    turn = geometry.wrapped(second.yaws[both.b] - start.yaws)
     nearest = start if part < 0.5 else _take(second, both.b)
     return replace(
         start,

@@ -10,7 +10,7 @@ import numpy as np
 from engines.world import raster
 from engines.world.raster import Lens, Pose
 from engines.world.view import prepare_lens
-from perception.geometry import rotation_about_z
+from perception.geometry import rotation_about_z, wrapped
 from perception.messages import Camera, Float, Float32, Image, Int32
 
 _LARGEST_PX: Final = 48
@@ -87,7 +87,7 @@ def observe(
     chosen = [actors[row[0]] for row in rows]
     base = np.array([a.centre - [ego[0], ego[1], 0] for a in chosen]).reshape(-1, 3) @ rotation_about_z(ego[2])
     centres = np.array([row[5] for row in rows]).reshape(-1, 3)
-    yaws = _wrapped(np.array([a.yaw - ego[2] for a in chosen]))
+    yaws = wrapped(np.array([a.yaw - ego[2] for a in chosen]))
     return Objects(
         ids=np.array([a.id for a in chosen], np.int32),
         labels=np.array([a.label for a in chosen], np.int32),
@@ -105,12 +105,7 @@ def observe(
 
 def _alphas(actors: Sequence[Standing], centres: Float, pose: Pose) -> Float:
     headings = np.array([[np.cos(a.yaw), np.sin(a.yaw), 0.0] for a in actors]).reshape(-1, 3) @ pose.rotation
-    return _wrapped(np.arctan2(-headings[:, 2], headings[:, 0]) - np.arctan2(centres[:, 0], centres[:, 2]))
-
-
-def _wrapped(angles: Float) -> Float:
-    wrapped: Float = (angles + np.pi) % (2 * np.pi) - np.pi
-    return wrapped
+    return wrapped(np.arctan2(-headings[:, 2], headings[:, 0]) - np.arctan2(centres[:, 0], centres[:, 2]))
 
 
 def _shown(owners: Int32, number: int, box: Float) -> Float:

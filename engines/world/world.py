@@ -21,7 +21,7 @@ from engines.world.traffic import Traffic
 from engines.world.truth import Standing, View, observe
 from engines.world.view import Eye, Scene, prepare, prepare_lens
 from perception.errors import ConfigError
-from perception.geometry import rotation_about_z
+from perception.geometry import rotation_about_z, wrapped
 from perception.messages import Camera, Float, Float32, PointCloud, Rig, Transform, Truth
 
 _SEEN_M: Final = 110.0
@@ -128,7 +128,7 @@ class World:
             labels=np.array([a.shape.label for a in actors], np.int32),
             positions=centres,
             sizes=sizes,
-            yaws=(poses[:, 2] - ego[2] + np.pi) % (2 * np.pi) - np.pi,
+            yaws=wrapped(poses[:, 2] - ego[2]),
             map_from_base=self.map_from_base,
         )
 

@@ -15,7 +15,7 @@ from perception.config import FusionConfig
 from perception.errors import MeasurementError
 from perception.fusion import association, kalman
 from perception.fusion.association import Index, Mask
-from perception.geometry import IDENTITY, apply, inverse, yaw_of
+from perception.geometry import IDENTITY, apply, inverse, wrapped, yaw_of
 from perception.messages import CLASSES, Float, Measurements, Track, Transform
 
 Tracks = NDArray[Any]
@@ -236,7 +236,7 @@ class Tracker:
         velocities = tracks["state"][:, 2:] @ base_from_fixed.rotation[:, :2].T
         covariances = turned @ tracks["covariance"] @ turned.T
         sizes = np.where(np.isnan(tracks["size"]), self._usual_sizes[labels], tracks["size"])
-        yaws = _wrapped(tracks["yaw"] - yaw_of(fixed_from_base.rotation))
+        yaws = wrapped(tracks["yaw"] - yaw_of(fixed_from_base.rotation))
         scores = tracks["evidence"][np.arange(len(tracks)), labels] / tracks["looks"]
         ages_s = (self._stamp_ns - tracks["born_ns"]) * 1e-9
         unseen_s = np.maximum(self._stamp_ns - tracks["seen_ns"], 0) * 1e-9
@@ -276,9 +276,9 @@ def _turn(tracks: Tracks, yaws: Float, gain: Float) -> None:
     Detectors take the rear of a car for its front at times: the axis follows each measurement to its nearer end, and
     the measurements vote on which end is the front.
     """
-    off = _wrapped(yaws - tracks["yaw"])
+    off = wrapped(yaws - tracks["yaw"])
     measured = ~np.isnan(off)
-    to_nearer_end, votes = _wrapped(2 * off) / 2, np.sign(np.cos(off))
+    to_nearer_end, votes = wrapped(2 * off) / 2, np.sign(np.cos(off))
     tracks["yaw"] += np.where(measured, gain * to_nearer_end, 0.0)
     forward = tracks["forward"] + np.where(measured, gain * (votes - tracks["forward"]), 0.0)
     tracks["yaw"] += np.where(forward < 0, np.pi, 0.0)
@@ -288,11 +288,6 @@ def _turn(tracks: Tracks, yaws: Float, gain: Float) -> None:
 def _labels(tracks: Tracks) -> Index:
     labels: Index = tracks["evidence"].argmax(axis=1)
     return labels
-
-
-def _wrapped(angles: Float) -> Float:
-    wrapped: Float = (angles + np.pi) % (2 * np.pi) - np.pi
-    return wrapped
 
 
 def _in_fixed_frame(look: Measurements) -> Measurements:
