@@ -283,7 +283,7 @@ class FusionConfig(Section):
         0.997, description="how often the right measurement lies within a track's gate"
     )
     speed_std_mps: Positive = Field(8.0, description="how fast a new object may be moving")
-    acceleration_std_mps2: Positive = Field(2.0, description="how far a velocity strays in one second")
+    acceleration_std_mps2: Positive = Field(2.0, description="how far the velocity of what moves strays in one second")
     correlation_s: Annotated[float, Field(ge=0)] = Field(
         0.3, description="how long a sensor's errors about one object last: a wrong size, a sloping road"
     )

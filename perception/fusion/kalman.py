@@ -21,17 +21,24 @@ def initial(positions: Float, noise: Float, speed_std_mps: float) -> tuple[Float
     return states, covariances
 
 
-def predict(states: Float, covariances: Float, elapsed_s: float, acceleration_std_mps2: float) -> tuple[Float, Float]:
+def predict(states: Float, covariances: Float, elapsed_s: float, acceleration_std_mps2: Float) -> tuple[Float, Float]:
     """Move in time. `elapsed_s` may be negative: then towards the past, and no more certain for it.
 
-    Velocity is a random walk with a deviation of `acceleration_std_mps2` after one second, whatever the steps.
+    Velocity is a random walk with a deviation of `acceleration_std_mps2` (N,) after one second, whatever the steps.
     """
     t = elapsed_s
-    q = acceleration_std_mps2**2 * abs(t)
-    p, c = q * t * t / 3, q * t / 2
     moved = np.array([[1, 0, t, 0], [0, 1, 0, t], [0, 0, 1, 0], [0, 0, 0, 1]])
-    strayed = np.array([[p, 0, c, 0], [0, p, 0, c], [c, 0, q, 0], [0, c, 0, q]])
-    return states @ moved.T, moved @ covariances @ moved.T + strayed
+    return states @ moved.T, moved @ covariances @ moved.T + strayed(t, acceleration_std_mps2)
+
+
+def strayed(elapsed_s: float, acceleration_std_mps2: Float) -> Float:
+    """How much less certain (N, 4, 4) a state is after a random walk of its velocity: see `predict`."""
+    t = elapsed_s
+    p, c = t * t / 3, t / 2
+    of_unit_velocity = np.array([[p, 0, c, 0], [0, p, 0, c], [c, 0, 1, 0], [0, c, 0, 1]])
+    velocity_variance = acceleration_std_mps2**2 * abs(t)
+    covariances: Float = velocity_variance[:, None, None] * of_unit_velocity
+    return covariances
 
 
 def update(states: Float, covariances: Float, positions: Float, noise: Float) -> tuple[Float, Float]:
@@ -41,6 +48,14 @@ def update(states: Float, covariances: Float, positions: Float, noise: Float) ->
     covariances = covariances - gain @ covariances[:, :2]
     symmetric = (covariances + covariances.transpose(0, 2, 1)) / 2
     return states + (gain @ innovation[:, :, None])[:, :, 0], symmetric
+
+
+def squared_distances(vectors: Float, covariances: Float) -> Float:
+    """How far each of (N, 2) is from nothing: squared Mahalanobis distances (N,)."""
+    x, y = vectors[:, 0], vectors[:, 1]
+    xx, xy, yy = covariances[:, 0, 0], covariances[:, 0, 1], covariances[:, 1, 1]
+    squared: Float = (yy * x * x - 2 * xy * x * y + xx * y * y) / (xx * yy - xy * xy)
+    return squared
 
 
 def inverse_2x2(matrices: Float) -> Float:

@@ -24,6 +24,7 @@ _TRACKS: Final = np.dtype(
         ("id", np.int64),
         ("state", np.float64, (4,)),  # x, y, vx, vy in the fixed frame
         ("covariance", np.float64, (4, 4)),
+        ("stands", np.bool_),  # as far as its velocity tells
         ("z", np.float64),
         ("z_variance", np.float64),
         ("size", np.float64, (3,)),  # NaN where no sensor has measured it
@@ -37,6 +38,10 @@ _TRACKS: Final = np.dtype(
     ]
 )
 _SAME_PLACE: Final = association.gate_of(0.3)
+_MOVES: Final = association.gate_of(0.92)  # so far from none must a velocity be
+_STANDING_STD_MPS2: Final = 0.3  # how far the velocity of what stands strays in one second
+_DRIVEN_OFF: Final = association.gate_of(0.7)  # so far from where it stood must a look be
+_DRIVEN_FOR_S: Final = 0.7
 _CLIMB_STD_MPS: Final = 0.5  # how far a height above the road strays in one second
 _LEAST_INTERVAL_S: Final = 1e-3
 _LEAST_GAIN: Final = 0.1  # of a size or heading measured over and over: the mean at first, then ever the newest
@@ -86,6 +91,7 @@ class Tracker:
             self._forget()
             self._has_poses = not self._has_poses
 
+        self._tell_what_stands()
         seen_by: dict[int, list[str]] = {}
         for measured in sorted(measurements, key=attrgetter("stamp_ns")):
             look = _in_fixed_frame(measured)
@@ -98,6 +104,11 @@ class Tracker:
         self._delete(fixed_from_base)
         return self._confirmed(fixed_from_base, seen_by)
 
+    def _tell_what_stands(self) -> None:
+        """What may as well have no velocity stays where it is: that makes its range surer than any one look tells."""
+        state, covariance = self._tracks["state"], self._tracks["covariance"]
+        self._tracks["stands"] = kalman.squared_distances(state[:, 2:], covariance[:, 2:, 2:]) < _MOVES
+
     def _predict(self, stamp_ns: int) -> None:
         elapsed_s = (stamp_ns - self._stamp_ns) * 1e-9
         self._stamp_ns = stamp_ns
@@ -105,8 +116,9 @@ class Tracker:
             self._forget()
         elif elapsed_s and len(self._tracks):
             tracks = self._tracks
+            stray_mps2 = np.where(tracks["stands"], _STANDING_STD_MPS2, self._config.acceleration_std_mps2)
             tracks["state"], tracks["covariance"] = kalman.predict(
-                tracks["state"], tracks["covariance"], elapsed_s, self._config.acceleration_std_mps2
+                tracks["state"], tracks["covariance"], elapsed_s, stray_mps2
             )
             tracks["z_variance"] += _CLIMB_STD_MPS**2 * abs(elapsed_s)
 
@@ -132,7 +144,9 @@ class Tracker:
         tracks = self._tracks[rows]
         positions, sizes, yaws = look.positions[columns], look.sizes[columns], look.yaws[columns]
         noise = look.covariances[columns] * repetition
-        state, covariance = kalman.update(tracks["state"], tracks["covariance"], positions[:, :2], noise[:, :2, :2])
+        over_ground, spread = positions[:, :2], noise[:, :2, :2]
+        covariance = self._doubted(tracks, over_ground, spread)
+        state, covariance = kalman.update(tracks["state"], covariance, over_ground, spread)
         tracks["state"], tracks["covariance"] = state, covariance
         z_gain = tracks["z_variance"] / (tracks["z_variance"] + noise[:, 2, 2])
         tracks["z"] += z_gain * (positions[:, 2] - tracks["z"])
@@ -156,6 +170,21 @@ class Tracker:
         self._tracks[rows] = tracks
         ids: list[int] = tracks["id"].tolist()
         return ids
+
+    def _doubted(self, tracks: Tracks, positions: Float, noise: Float) -> Float:
+        """The covariances before an update: what is not where it stood may have driven off a while ago.
+
+        Without this a filter that is sure of a standing object loses it as it drives off. The remedy is the adjustable
+        process noise of Bar-Shalom, Li and Kirubarajan 2001, ch. 11.
+        """
+        covariance = tracks["covariance"]
+        innovation, spread = positions - tracks["state"][:, :2], covariance[:, :2, :2] + noise
+        driven = tracks["stands"] & (kalman.squared_distances(innovation, spread) > _DRIVEN_OFF)
+        if not driven.any():
+            return covariance
+        stray_mps2 = np.where(driven, self._config.acceleration_std_mps2, 0.0)
+        doubted: Float = covariance + kalman.strayed(_DRIVEN_FOR_S, stray_mps2)
+        return doubted
 
     def _repetition(self, look: Measurements) -> float:
         """How often a sensor repeats one and the same error: its looks within `correlation_s`.

@@ -76,6 +76,39 @@ def test_a_ready_measurement_becomes_a_track() -> None:
     assert np.linalg.eigvalsh(track.covariance).min() > 0
 
 
+def test_what_stands_is_told_better_the_longer_it_is_looked_at() -> None:
+    rng = np.random.default_rng(0)
+    tracker, offs = Tracker(CONFIG), []
+    for step in range(400):
+        at = (20 + rng.normal(0, 1), 2 + rng.normal(0, 1), 0.8)
+        tracks = feed(tracker, look([at], at_ms=100.0 * step, std=1.0))
+        if step >= 20:
+            (track,) = tracks
+            offs.append([track.position[0] - 20, track.position[1] - 2, *track.velocity[:2]])
+    x, y, vx, vy = np.array(offs).T
+    assert np.hypot(x, y).mean() < 0.48  # one look is off by 1.25 m
+    assert np.hypot(vx, vy).mean() < 0.4
+
+
+@pytest.mark.parametrize("acceleration_mps2", [1.0, 2.0, 3.0])
+@pytest.mark.parametrize("stood_s", [1.0, 5.0, 30.0])
+def test_what_drives_off_after_standing_is_followed(stood_s: float, acceleration_mps2: float) -> None:
+    rng = np.random.default_rng(0)
+    tracker, behind_m = Tracker(CONFIG), []
+    ids: set[int] = set()
+    for step in range(round((stood_s + 4) * 10)):
+        driven_s = max(step * 0.1 - stood_s, 0.0)
+        x = 20 + acceleration_mps2 * driven_s**2 / 2
+        at = (x + rng.normal(0, 0.3), 2 + rng.normal(0, 0.3), 0.8)
+        tracks = feed(tracker, look([at], at_ms=100.0 * step, std=0.3))
+        ids.update(track.id for track in tracks)
+        if driven_s:
+            behind_m.append(x - tracks[0].position[0])
+    assert ids == {1}
+    assert max(behind_m) < 1.2
+    assert tracks[0].velocity[0] == pytest.approx(acceleration_mps2 * driven_s, abs=2.5)
+
+
 @pytest.mark.parametrize("every_ms", [20.0, 33.3, 50.0, 100.0])
 def test_confirmation_is_a_matter_of_seconds_whatever_the_rate(every_ms: float) -> None:
     tracker = Tracker(FusionConfig(confirm_s=0.4))
