@@ -39,7 +39,7 @@ _TRACKS: Final = np.dtype(
 )
 _SAME_PLACE: Final = association.gate_of(0.3)
 _MOVES: Final = association.gate_of(0.92)  # so far from none must a velocity be
-_STANDING_STD_MPS2: Final = 0.3  # how far the velocity of what stands strays in one second
+_STANDING_STD_MPS2: Final = 0.5  # how far the velocity of what stands strays in one second
 _DRIVEN_OFF: Final = association.gate_of(0.7)  # so far from where it stood must a look be
 _DRIVEN_FOR_S: Final = 0.7
 _CLIMB_STD_MPS: Final = 0.5  # how far a height above the road strays in one second
