@@ -114,10 +114,10 @@ class Lifter:
     def lift(self, detections: Sequence[Detections], poses: Sequence[Transform | None]) -> list[Measurements]:
         """Measure the objects of each image; `poses` are the ego poses at their captures and are passed on.
 
-        Positions are centres. Where detections have attributes, size and heading are theirs; else of the size only the
-        height is measured, where the whole of it is seen, and the heading never is. Left out are boxes that are empty
-        or not finite, a second label for one object, and objects further from the camera than `max_range_m` or whose
-        range no cue tells.
+        Positions are centres. Where detections have attributes, size and heading are theirs, but for the heading where
+        the border of the image cuts the object: that is a guess. Else of the size only the height is measured, where
+        the whole of it is seen, and the heading never is. Left out are boxes that are empty or not finite, a second
+        label for one object, and objects further from the camera than `max_range_m` or whose range no cue tells.
         """
         boxes = np.concatenate([_NO_BOXES, *(found.boxes for found in detections)])
         labels = np.concatenate([_NO_LABELS, *(found.labels for found in detections)])
@@ -142,10 +142,13 @@ class Lifter:
         seen_height = np.where(whole, near * (outline.top - outline.bottom), np.nan)
         measured[:, 2] = np.where(np.isnan(measured[:, 2]), seen_height, measured[:, 2])
 
+        uncut = outline.left_seen & outline.right_seen & outline.bottom_seen
+        yaws = np.where(uncut, predicted.yaws, np.nan)
+
         in_range = np.where(told, distance < 1 / self._least_inverse_range, inverse_range > self._least_inverse_range)
         kept = np.flatnonzero(in_range)
         positions, covariances, measured = positions[kept], covariances[kept], measured[kept]
-        labels, scores, yaws = labels[kept], scores[lifted[kept]], predicted.yaws[kept]
+        labels, scores, yaws = labels[kept], scores[lifted[kept]], yaws[kept]
         ends = np.searchsorted(image[kept], np.arange(len(detections) + 1)).tolist()
         return [
             Measurements(

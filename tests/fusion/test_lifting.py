@@ -212,6 +212,18 @@ def test_what_the_detector_says_in_3d_is_taken_over_in_base_link(model: str, yaw
         np.testing.assert_allclose(measured.sizes[i], usual_size(CAR), rtol=1e-4)
 
 
+@pytest.mark.parametrize("edge", [0, 2, 3])
+def test_the_heading_of_what_the_border_cuts_is_not_taken_over(edge: int) -> None:
+    taken_by = camera()
+    found = told(taken_by, [stand(9.0, 0.5, CAR, 0.3)], CAR)
+    boxes = found.boxes.copy()
+    boxes[0, edge] = (0, 0, taken_by.width, taken_by.height)[edge]
+    cut = lift(taken_by, replace(found, boxes=boxes))
+    assert np.isnan(cut.yaws).all()
+    np.testing.assert_allclose(cut.sizes, lift(taken_by, found).sizes)
+    assert lift(taken_by, found).yaws == pytest.approx([0.3], abs=0.01)
+
+
 def test_a_predicted_depth_weighs_as_much_as_it_says_it_is_worth() -> None:
     taken_by = camera()
     places = [stand(30.0, 2.0, CAR, 0.4)]
