@@ -25,6 +25,7 @@ _TRACKS: Final = np.dtype(
         ("state", np.float64, (4,)),  # x, y, vx, vy in the fixed frame
         ("covariance", np.float64, (4, 4)),
         ("stands", np.bool_),  # as far as its velocity tells
+        ("off", np.float64, (2,)),  # where it has been seen of late, from where it was taken to be
         ("z", np.float64),
         ("z_variance", np.float64),
         ("size", np.float64, (3,)),  # NaN where no sensor has measured it
@@ -39,8 +40,8 @@ _TRACKS: Final = np.dtype(
 )
 _SAME_PLACE: Final = association.gate_of(0.3)
 _MOVES: Final = association.gate_of(0.92)  # so far from none must a velocity be
-_STANDING_STD_MPS2: Final = 0.5  # how far the velocity of what stands strays in one second
-_DRIVEN_OFF: Final = association.gate_of(0.7)  # so far from where it stood must a look be
+_STANDING_STD_MPS2: Final = 0.6  # how far the velocity of what stands strays in one second
+_DRIVEN_OFF: Final = association.gate_of(0.5)  # so far from where it stood must its last looks be
 _DRIVEN_FOR_S: Final = 0.7
 _CLIMB_STD_MPS: Final = 0.5  # how far a height above the road strays in one second
 _LEAST_INTERVAL_S: Final = 1e-3
@@ -144,9 +145,9 @@ class Tracker:
         tracks = self._tracks[rows]
         positions, sizes, yaws = look.positions[columns], look.sizes[columns], look.yaws[columns]
         noise = look.covariances[columns] * repetition
-        over_ground, spread = positions[:, :2], noise[:, :2, :2]
-        covariance = self._doubted(tracks, over_ground, spread)
-        state, covariance = kalman.update(tracks["state"], covariance, over_ground, spread)
+        tracks["off"] += (positions[:, :2] - tracks["state"][:, :2] - tracks["off"]) / repetition
+        covariance = self._doubted(tracks, look.covariances[columns, :2, :2])
+        state, covariance = kalman.update(tracks["state"], covariance, positions[:, :2], noise[:, :2, :2])
         tracks["state"], tracks["covariance"] = state, covariance
         z_gain = tracks["z_variance"] / (tracks["z_variance"] + noise[:, 2, 2])
         tracks["z"] += z_gain * (positions[:, 2] - tracks["z"])
@@ -171,15 +172,16 @@ class Tracker:
         ids: list[int] = tracks["id"].tolist()
         return ids
 
-    def _doubted(self, tracks: Tracks, positions: Float, noise: Float) -> Float:
+    def _doubted(self, tracks: Tracks, noise: Float) -> Float:
         """The covariances before an update: what is not where it stood may have driven off a while ago.
 
         Without this a filter that is sure of a standing object loses it as it drives off. The remedy is the adjustable
-        process noise of Bar-Shalom, Li and Kirubarajan 2001, ch. 11.
+        process noise of Bar-Shalom, Li and Kirubarajan 2001, ch. 11. The looks within `correlation_s` are judged by
+        their mean, whose error is that of one: so it does not matter how many they are.
         """
         covariance = tracks["covariance"]
-        innovation, spread = positions - tracks["state"][:, :2], covariance[:, :2, :2] + noise
-        driven = tracks["stands"] & (kalman.squared_distances(innovation, spread) > _DRIVEN_OFF)
+        off = kalman.squared_distances(tracks["off"], covariance[:, :2, :2] + noise)
+        driven = tracks["stands"] & (off > _DRIVEN_OFF)
         if not driven.any():
             return covariance
         stray_mps2 = np.where(driven, self._config.acceleration_std_mps2, 0.0)

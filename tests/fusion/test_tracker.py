@@ -92,15 +92,16 @@ def test_what_stands_is_told_better_the_longer_it_is_looked_at() -> None:
 
 @pytest.mark.parametrize("acceleration_mps2", [1.0, 2.0, 3.0])
 @pytest.mark.parametrize("stood_s", [1.0, 5.0, 30.0])
-def test_what_drives_off_after_standing_is_followed(stood_s: float, acceleration_mps2: float) -> None:
+@pytest.mark.parametrize("every_ms", [33.3, 100.0, 400.0])
+def test_what_drives_off_after_standing_is_followed(every_ms: float, stood_s: float, acceleration_mps2: float) -> None:
     rng = np.random.default_rng(0)
     tracker, behind_m = Tracker(CONFIG), []
     ids: set[int] = set()
-    for step in range(round((stood_s + 4) * 10)):
-        driven_s = max(step * 0.1 - stood_s, 0.0)
+    for at_ms in np.arange(0, (stood_s + 4) * 1000, every_ms):
+        driven_s = max(at_ms / 1000 - stood_s, 0.0)
         x = 20 + acceleration_mps2 * driven_s**2 / 2
         at = (x + rng.normal(0, 0.3), 2 + rng.normal(0, 0.3), 0.8)
-        tracks = feed(tracker, look([at], at_ms=100.0 * step, std=0.3))
+        tracks = feed(tracker, look([at], at_ms=at_ms, std=0.3))
         ids.update(track.id for track in tracks)
         if driven_s:
             behind_m.append(x - tracks[0].position[0])
