@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -60,10 +61,11 @@ class Figure(NamedTuple):
 class Timed:
     """Enforcement that keeps account of what it takes itself, in nanoseconds a tick."""
 
-    def __init__(self, enforcement: Enforcement) -> None:
+    def __init__(self, enforcement: Enforcement, ticks: int) -> None:
         self.rungs, self.steps = enforcement.rungs, enforcement.steps
         self.wanted, self.ingest_until_ns = enforcement.wanted, enforcement.ingest_until_ns
-        self.spent_ns: list[int] = []
+        self._spent_ns = np.full(ticks + 1, -1)  # beforehand: what grows is to be what is measured
+        self._count = 0
         self._enforcement = enforcement
         self._early_ns = 0
 
@@ -76,15 +78,19 @@ class Timed:
     def plan(self, frames: FrameSet, now_ns: int) -> Plan:
         began_ns = time.perf_counter_ns()
         plan = self._enforcement.plan(frames, now_ns)
-        self.spent_ns.append(time.perf_counter_ns() - began_ns + self._early_ns)
+        self._spent_ns[self._count] = time.perf_counter_ns() - began_ns + self._early_ns
         self._early_ns = 0
         return plan
 
     def learn(self, tick: int, plan: Plan, decision: Decision, times: TickTimes) -> Step | None:
         began_ns = time.perf_counter_ns()
         step = self._enforcement.learn(tick, plan, decision, times)
-        self.spent_ns[-1] += time.perf_counter_ns() - began_ns
+        self._spent_ns[self._count] += time.perf_counter_ns() - began_ns
+        self._count += 1
         return step
+
+    def usual_ns(self) -> float:
+        return float(np.median(self._spent_ns[: self._count]))
 
 
 @dataclass
@@ -161,17 +167,17 @@ class Load:
 class Samples:
     """What the process holds, once a second after it is warm: resident bytes, file descriptors, threads."""
 
-    taken: list[tuple[int, int, int]] = field(default_factory=list)
+    taken: array[int] = field(default_factory=lambda: array("q"))
     _at_s: float = 0.0
 
     def look(self) -> None:
         if time.monotonic() - self._at_s >= 1.0:
             self._at_s = time.monotonic()
             resident = int(Path("/proc/self/statm").read_bytes().split()[1]) * _PAGE
-            self.taken.append((resident, _entries("/proc/self/fd"), _entries("/proc/self/task")))
+            self.taken.extend((resident, _entries("/proc/self/fd"), _entries("/proc/self/task")))
 
     def figures(self) -> Iterator[Figure]:
-        resident, files, threads = np.array(self.taken).T
+        resident, files, threads = np.array(self.taken).reshape(-1, 3).T
         tenth = max(1, len(resident) // 10)
         before, after = np.median(resident[:tenth]), np.median(resident[-tenth:])
         growth = after / before - 1
@@ -214,7 +220,7 @@ def run(chosen: Config, ticks: int, console: Console, *, stall: bool, load: bool
     console.print(f"{left_out}, ticks on each level: { ({n: use.ticks for n, use in sorted(ledger.levels.items())}) }")
     for fault in parts.faults():
         console.print(f"fault: {fault}", highlight=False)
-    cost = float(np.median(timed.spent_ns)) * 1e-6
+    cost = timed.usual_ns() * 1e-6
     whole = ledger.end_to_end().measured.p50
     late_wanted = "0" if loaded is None else "0, but for the load"
     late = ledger.late - (0 if loaded is None else loaded.ticks - loaded.on_time)
@@ -247,7 +253,7 @@ def _of_load(load: Load) -> list[Figure]:
 @contextmanager
 def _assembled(chosen: Config, ticks: int) -> Iterator[tuple[Assembly[Replay], Timed]]:
     with assemble_on_drive(chosen, ticks) as parts:
-        timed = Timed(parts.enforcement)
+        timed = Timed(parts.enforcement, ticks)
         yield replace(parts, enforcement=timed), timed
 
 
