@@ -17,6 +17,7 @@ _REMEMBERED: Final = 100  # ticks whose costs are kept
 _TOLERATED: Final = 1  # of them may cost more than the reserve: one hiccup is not the rule
 _HEADROOM: Final = 1.25  # times what fusion and output took: a thread may have to wait for the interpreter as well
 _LARGEST_RESERVE: Final = 0.5  # of the deadline: beyond that nothing would be seen any more
+_STALLS: Final = 5  # of those remembered may cost more than that too: the machine stood still, and no reserve helps
 _FORGET: Final = 0.9  # of the least cost, per dropped tick: what is never tried is never measured
 _LONGEST_WAIT: Final = 16  # times `up_after_ns`, when steps up fail
 _RELIEF: Final = 0.7  # of the time ticks took when a step up failed: now it may not
@@ -286,9 +287,10 @@ class Governor:
             in_order = sorted(self._channels_ns)
             self._quickest_ns, self._usual_ns = in_order[0], in_order[len(in_order) // 2]
         if self._settings.reserve_ns is None and self._finishes_ns:
-            costly = round(_HEADROOM * sorted(self._finishes_ns)[-1 - _TOLERATED :][0])
-            largest = round(_LARGEST_RESERVE * self._end_to_end_ns)
-            self._reserve_ns = min(max(costly, self._least_reserve_ns), max(largest, self._least_reserve_ns))
+            largest = max(round(_LARGEST_RESERVE * self._end_to_end_ns), self._least_reserve_ns)
+            stalls = min(sum(took > largest for took in self._finishes_ns), _STALLS)
+            costly = round(_HEADROOM * sorted(self._finishes_ns)[-1 - _TOLERATED - stalls :][0])
+            self._reserve_ns = min(max(costly, self._least_reserve_ns), largest)
 
     def _step(self, tick: int, times: TickTimes, *, overrun: bool) -> Step | None:
         now_ns, used = times.published_ns, times.end_to_end_ns / self._end_to_end_ns

@@ -137,9 +137,20 @@ def test_one_hiccup_of_fusion_is_not_the_rule_and_no_reserve_takes_all() -> None
     machine.fusion_ns = 2 * MS
     machine.run(1, light)
     assert machine.plans[-1].until_ns == machine.tick * PERIOD_NS + LEFT_NS
-    machine.fusion_ns = 50 * MS
+    machine.fusion_ns = 9 * MS
     machine.run(3, light)
     assert machine.plans[-1].until_ns == machine.tick * PERIOD_NS + 10 * MS
+
+
+def test_a_machine_that_stood_still_does_not_take_time_from_the_channels_unless_it_does_so_all_the_time() -> None:
+    machine = Machine()
+    machine.run(10, light)
+    for stalls, left_ns in ((5, LEFT_NS), (3, 10 * MS)):
+        machine.fusion_ns = 50 * MS
+        machine.run(stalls, light)
+        machine.fusion_ns = 2 * MS
+        machine.run(1, light)
+        assert machine.plans[-1].until_ns == machine.tick * PERIOD_NS + left_ns
 
 
 def test_a_fixed_reserve_stays() -> None:

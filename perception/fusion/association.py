@@ -9,6 +9,7 @@ import lap
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.fusion import kalman
 from perception.messages import CLASSES, Float, Int32
 
 Index = NDArray[np.intp]
@@ -49,13 +50,9 @@ def distances(positions: Float, covariances: Float, measured: Float, noise: Floa
 
     Positions are (N, 2) and (M, 2), covariances (N, 2, 2) and (M, 2, 2).
     """
-    x = measured[:, 0] - positions[:, 0, None]
-    y = measured[:, 1] - positions[:, 1, None]
-    xx = noise[:, 0, 0] + covariances[:, 0, 0, None]
-    xy = noise[:, 0, 1] + covariances[:, 0, 1, None]
-    yy = noise[:, 1, 1] + covariances[:, 1, 1, None]
-    determinants = xx * yy - xy * xy
-    return (yy * x * x - 2 * xy * x * y + xx * y * y) / determinants, determinants
+    away = measured - positions[:, None]
+    innovations = noise + covariances[:, None]
+    return kalman.squared_distances(away, innovations), kalman.determinants_2x2(innovations)
 
 
 def confusion(evidence: Float, labels: Int32) -> Float:

@@ -51,11 +51,17 @@ def update(states: Float, covariances: Float, positions: Float, noise: Float) ->
 
 
 def squared_distances(vectors: Float, covariances: Float) -> Float:
-    """How far each of (N, 2) is from nothing: squared Mahalanobis distances (N,)."""
-    x, y = vectors[:, 0], vectors[:, 1]
-    xx, xy, yy = covariances[:, 0, 0], covariances[:, 0, 1], covariances[:, 1, 1]
-    squared: Float = (yy * x * x - 2 * xy * x * y + xx * y * y) / (xx * yy - xy * xy)
+    """How far (..., 2) are from nothing: squared Mahalanobis distances (...)."""
+    x, y = vectors[..., 0], vectors[..., 1]
+    xx, xy, yy = covariances[..., 0, 0], covariances[..., 0, 1], covariances[..., 1, 1]
+    squared: Float = (yy * x * x - 2 * xy * x * y + xx * y * y) / determinants_2x2(covariances)
     return squared
+
+
+def determinants_2x2(matrices: Float) -> Float:
+    """Determinants of (..., 2, 2)."""
+    determinants: Float = matrices[..., 0, 0] * matrices[..., 1, 1] - matrices[..., 0, 1] * matrices[..., 1, 0]
+    return determinants
 
 
 def inverse_2x2(matrices: Float) -> Float:
@@ -65,4 +71,4 @@ def inverse_2x2(matrices: Float) -> Float:
     inverses = np.empty_like(matrices)
     inverses[..., 0, 0], inverses[..., 0, 1] = d, -b
     inverses[..., 1, 0], inverses[..., 1, 1] = -c, a
-    return inverses / (a * d - b * c)[..., None, None]
+    return inverses / determinants_2x2(matrices)[..., None, None]
