@@ -590,12 +590,16 @@ def validate(model: type[S], tree: dict[str, Any], path: Path, overridden: Colle
         first = error.errors(include_url=False)[0]
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         where = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
+        unknown = first["type"] == "extra_forbidden"
+        if unknown:
             known = _known_keys(model, first["loc"][:-1])
             message = f"unknown key {where!r}{_nearest(str(first['loc'][-1]), known)}; known here: {', '.join(known)}"
         else:
             message = f"{where}: {_problem(first)}"
-        on_command_line = any(where == key or where.startswith(f"{key}.") for key in overridden)
+        # What is unknown may also be a section of the key that was set.
+        on_command_line = any(
+            f"{where}.".startswith(f"{key}.") or (unknown and key.startswith(f"{where}.")) for key in overridden
+        )
         raise ConfigError(f"{'on the command line' if on_command_line else path}: {message}{more}") from None
 
 

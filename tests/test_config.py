@@ -89,6 +89,8 @@ def test_what_is_wrong_with_an_override_is_not_blamed_on_the_file() -> None:
         config.load("cpu.yaml", [("nms.iou_threshold", 3)])
     with pytest.raises(ConfigError, match=r"^on the command line: unknown key 'nms.iou'"):
         config.load("cpu.yaml", [("nms.iou", 3)])
+    with pytest.raises(ConfigError, match=r"^on the command line: unknown key 'nsm' \(did you mean 'nms'"):
+        config.load("cpu.yaml", [("nsm.iou_threshold", 3)])
 
 
 def test_configs_that_extend_each_other_in_a_circle_are_refused(tmp_path: Path) -> None:
