@@ -5,6 +5,7 @@ Nothing in here looks at a clock or does I/O: the same calls give the same decis
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -190,6 +191,7 @@ class Governor:
         self._channel_ns = sum(budget.stage_ns[stage] for stage in ("preprocess", "detect", "nms"))
         self._ingest_ns = budget.stage_ns["ingest"]
         self._least_reserve_ns = round(_HEADROOM * (budget.stage_ns["fusion"] + budget.stage_ns["output"]))
+        self._largest_reserve_ns = max(round(_LARGEST_RESERVE * self._end_to_end_ns), self._least_reserve_ns)
         self._turns = [_turns(rung.every) for rung in rungs]
         self._settled: dict[int, tuple[int, frozenset[str]]] = {}
 
@@ -287,10 +289,10 @@ class Governor:
             in_order = sorted(self._channels_ns)
             self._quickest_ns, self._usual_ns = in_order[0], in_order[len(in_order) // 2]
         if self._settings.reserve_ns is None and self._finishes_ns:
-            largest = max(round(_LARGEST_RESERVE * self._end_to_end_ns), self._least_reserve_ns)
-            stalls = min(sum(took > largest for took in self._finishes_ns), _STALLS)
-            costly = round(_HEADROOM * sorted(self._finishes_ns)[-1 - _TOLERATED - stalls :][0])
-            self._reserve_ns = min(max(costly, self._least_reserve_ns), largest)
+            in_order = sorted(self._finishes_ns)
+            stalls = min(len(in_order) - bisect_right(in_order, self._largest_reserve_ns), _STALLS)
+            costly = round(_HEADROOM * in_order[-1 - _TOLERATED - stalls :][0])
+            self._reserve_ns = min(max(costly, self._least_reserve_ns), self._largest_reserve_ns)
 
     def _step(self, tick: int, times: TickTimes, *, overrun: bool) -> Step | None:
         now_ns, used = times.published_ns, times.end_to_end_ns / self._end_to_end_ns

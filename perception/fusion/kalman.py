@@ -51,17 +51,15 @@ def update(states: Float, covariances: Float, positions: Float, noise: Float) ->
 
 
 def squared_distances(vectors: Float, covariances: Float) -> Float:
-    """How far (..., 2) are from nothing: squared Mahalanobis distances (...)."""
-    x, y = vectors[..., 0], vectors[..., 1]
-    xx, xy, yy = covariances[..., 0, 0], covariances[..., 0, 1], covariances[..., 1, 1]
-    squared: Float = (yy * x * x - 2 * xy * x * y + xx * y * y) / determinants_2x2(covariances)
-    return squared
+    """How far each of (N, 2) is from nothing: squared Mahalanobis distances (N,)."""
+    xx, xy, yy = covariances[:, 0, 0], covariances[:, 0, 1], covariances[:, 1, 1]
+    return mahalanobis(vectors[:, 0], vectors[:, 1], xx, xy, yy)[0]
 
 
-def determinants_2x2(matrices: Float) -> Float:
-    """Determinants of (..., 2, 2)."""
-    determinants: Float = matrices[..., 0, 0] * matrices[..., 1, 1] - matrices[..., 0, 1] * matrices[..., 1, 0]
-    return determinants
+def mahalanobis(x: Float, y: Float, xx: Float, xy: Float, yy: Float) -> tuple[Float, Float]:
+    """Squared distances of x, y under covariances [[xx, xy], [xy, yy]], and their determinants, all of one shape."""
+    determinants = xx * yy - xy * xy
+    return (yy * x * x - 2 * xy * x * y + xx * y * y) / determinants, determinants
 
 
 def inverse_2x2(matrices: Float) -> Float:
@@ -71,4 +69,4 @@ def inverse_2x2(matrices: Float) -> Float:
     inverses = np.empty_like(matrices)
     inverses[..., 0, 0], inverses[..., 0, 1] = d, -b
     inverses[..., 1, 0], inverses[..., 1, 1] = -c, a
-    return inverses / determinants_2x2(matrices)[..., None, None]
+    return inverses / (a * d - b * c)[..., None, None]
