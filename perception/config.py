@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Collection, Mapping, Sequence
+import reprlib
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 
@@ -31,6 +32,11 @@ _PROBLEMS: Final = {
     "path_type": "expected a path",
     "union_tag_not_found": "expected source: v4l2, gstreamer, rtsp or file",
 }
+_SHORT: Final = reprlib.Repr()  # what aliases make endless in YAML is not written out
+_SHORT.maxstring = _SHORT.maxother = _MAX_SHOWN
+_MERGE: Final = "tag:yaml.org,2002:merge"
+_NOT_YAML: Final = (yaml.YAMLError, ValueError, RecursionError)
+"""What PyYAML raises; ValueError comes of dates and numbers that there cannot be, and of bytes that are no text."""
 _PATH_KEYS: Final = (
     ("replay",),
     ("rig",),
@@ -392,7 +398,9 @@ class DaemonConfig(Section):
         description="record tracks, detections and recording.mcap all day, each start in a directory of its own under "
         "output.directory; for test drives: nothing is ever deleted",
     )
-    cpus: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(None, description="run on these processors only")
+    cpus: tuple[Annotated[int, Field(ge=0, lt=2**16)], ...] | None = Field(
+        None, description="run on these processors only"
+    )
     fifo_priority: Annotated[int, Field(ge=1, le=99)] | None = Field(40, description="of the thread that ticks")
     lock_memory: bool = True
 
@@ -462,9 +470,13 @@ def load_file(path: Path, model: type[S]) -> S:
 
 def find(name: str) -> Path:
     """The file behind ``--config NAME``."""
-    for candidate in (Path(name), CONFIGS / name, CONFIGS / f"{name}.yaml"):
-        if candidate.is_file():
-            return candidate
+    candidates = (Path(name), CONFIGS / name, CONFIGS / f"{name}.yaml")
+    try:
+        found = next((candidate for candidate in candidates if candidate.is_file()), None)
+    except OSError as error:  # a directory that may not be entered, a name that is too long
+        raise ConfigError(f"no config {name!r}: {error.strerror}") from None
+    if found is not None:
+        return found
     known = sorted(path.name for path in CONFIGS.glob("*.yaml"))
     raise ConfigError(
         f"no config {name!r}: neither a file nor one of configs/: {', '.join(known)}{_nearest(name, known)}"
@@ -477,8 +489,8 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not separator or not key:
         raise ConfigError(f"--set {text!r}: expected KEY=VALUE, such as --set nms.iou_threshold=0.6")
     try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        return key, yaml.load(value, _Loader)  # noqa: S506 (it is a SafeLoader)
+    except _NOT_YAML as error:
         raise ConfigError(f"--set {text!r}: the value is not YAML: {_first_line(error)}") from None
 
 
@@ -496,12 +508,26 @@ def schema() -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, refusing a key given twice."""
+    """PyYAML's safe loader, refusing a key given twice, what contains itself, and NUL, which no path may hold."""
+
+    def __init__(self, stream: bytes | str) -> None:
+        super().__init__(stream)
+        self.deep_construct = True  # at once, not when all around it is there: then PyYAML refuses circles
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+        if "\0" in node.value:
+            raise yaml.MarkedYAMLError(problem="a NUL character", problem_mark=node.start_mark)
+        return super().construct_scalar(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
         seen = set()
         for key_node, _ in node.value:
+            if key_node.tag == _MERGE:
+                continue
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                problem = f"a key is expected to be a word, got a {type(key).__name__}"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
             if key in seen:
                 raise yaml.MarkedYAMLError(problem=f"key {key!r} is given twice", problem_mark=key_node.start_mark)
             seen.add(key)
@@ -532,7 +558,7 @@ def _parse(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {len(data)} bytes; a config has at most {_MAX_BYTES}")
     try:
         tree = yaml.load(data, _Loader)  # noqa: S506 (it is a SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except _NOT_YAML as error:
         raise ConfigError(f"{path}: not YAML: {_first_line(error)}") from None
     if tree is None:
         return {}
@@ -612,7 +638,7 @@ def _problem(error: Any) -> str:
         return f"expected {context['discriminator']}: one of {context['expected_tags']}, got {context['tag']!r}"
     else:
         problem = error["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-    got = "" if isinstance(error["input"], dict) else f", got {repr(error['input'])[:_MAX_SHOWN]}"
+    got = "" if isinstance(error["input"], dict) else f", got {_SHORT.repr(error['input'])[:_MAX_SHOWN]}"
     return f"{problem}{got}"
 
 

@@ -48,7 +48,7 @@ from perception.output.files import unwritable
 from perception.output.health import Health
 from perception.output.metrics import Metrics
 from perception.output.tracks_socket import TRACKS_SOCKET, TracksSocket
-from perception.systemd import Log, Notifier, Priority, watchdog_s
+from perception.systemd import Log, Notifier, Priority
 from perception.ticker import Quiet, Ticker
 
 EXIT_BROKEN: Final = 1
@@ -213,7 +213,6 @@ class Daemon:
             chosen, _assemble, publishers=[tracks], health=self._health, metrics=self._metrics, tell=self._tell
         )
         self._watch(tracks)
-        self._watched = watchdog_s() is not None
         self._fed_ns: int | None = None
         self._announced = False
         self._rebuilding_until_s = 0.0
@@ -316,7 +315,7 @@ class Daemon:
     def _reload(self) -> None:
         try:
             chosen = self._load()
-        except PerceptionError as error:
+        except Exception as error:  # noqa: BLE001 (nothing in a file may end what publishes)
             self._tell("error", f"config refused, the old one goes on: {error}")
             return
         if chosen == self._ticker.config:

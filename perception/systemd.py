@@ -41,14 +41,6 @@ class Notifier:
         self._socket.close()
 
 
-def watchdog_s(environment: Mapping[str, str] = os.environ) -> float | None:
-    """How long the manager waits for ``WATCHDOG=1`` before it kills this process; None where it does not watch it."""
-    microseconds, pid = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", "")
-    if not microseconds.isdecimal() or int(microseconds) == 0 or pid not in {"", str(os.getpid())}:
-        return None
-    return int(microseconds) * 1e-6
-
-
 class Log:
     """One line per event: with syslog's priorities where standard error is the journal, in words elsewhere."""
 

@@ -50,6 +50,15 @@ def test_paths_are_relative_to_their_file(tmp_path: Path) -> None:
     assert smaller.model == tmp_path / "b.onnx"
 
 
+def _bomb() -> str:
+    levels = ["&a0 x", *(f"&a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12))]
+    return f"threads: [{', '.join(levels)}]"
+
+
+BOMB = _bomb()
+"""A line that stands for nine to the power of eleven words."""
+
+
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
@@ -74,6 +83,15 @@ def test_paths_are_relative_to_their_file(tmp_path: Path) -> None:
         ("extends: nowhere.yaml", ["no config 'nowhere.yaml'"]),
         ("extends: [1]", ["extends"]),
         ("replay: !!python/object/apply:os.system ['true']", ["not YAML"]),
+        ("? [a, b]\n: 1", ["not YAML", "a key is expected to be a word, got a list, line 1"]),
+        ("rig: {{ RIG }}", ["not YAML", "got a dict, line 1"]),
+        ("replay: 2024-13-45", ["not YAML", "month must be in 1..12"]),
+        ('replay: "a\\0b"', ["not YAML", "a NUL character, line 1"]),
+        ("cameras: &a [*a]", ["not YAML", "recursive"]),
+        (f"threads: {'9' * 5000}", ["not YAML"]),
+        (f"threads: {'[' * 5000}", ["not YAML"]),
+        ("daemon: {cpus: [99999999999]}", ["daemon.cpus.0"]),
+        (BOMB, ["threads: expected", "got ['x', ['x', "]),
     ],
 )
 def test_a_bad_config_is_one_line_that_names_the_offender(tmp_path: Path, text: str, parts: list[str]) -> None:
@@ -91,6 +109,26 @@ def test_what_is_wrong_with_an_override_is_not_blamed_on_the_file() -> None:
         config.load("cpu.yaml", [("nms.iou", 3)])
     with pytest.raises(ConfigError, match=r"^on the command line: unknown key 'nsm' \(did you mean 'nms'"):
         config.load("cpu.yaml", [("nsm.iou_threshold", 3)])
+
+
+@pytest.mark.parametrize("value", ["[" * 5000, "2024-13-45", '"a\\0b"', "{{ X }}"])
+def test_an_override_that_is_no_yaml_is_one_line(value: str) -> None:
+    with pytest.raises(ConfigError, match="the value is not YAML: ") as refusal:
+        config.parse_override(f"replay={value}")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_config_whose_name_is_too_long_is_refused() -> None:
+    with pytest.raises(ConfigError, match="File name too long"):
+        config.load("a" * 300)
+
+
+def test_keys_merged_in_may_be_given_again(tmp_path: Path) -> None:
+    text = "cameras: {A: &one {source: rtsp, url: 'rtsp://a/1'}, B: {<<: *one, url: 'rtsp://a/2'}}"
+    assert [camera.url for camera in config.load(write(tmp_path, text)).cameras.values()] == [
+        "rtsp://a/1",
+        "rtsp://a/2",
+    ]
 
 
 def test_configs_that_extend_each_other_in_a_circle_are_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from perception.systemd import Log, Notifier, watchdog_s
+from perception.systemd import Log, Notifier
 
 
 @pytest.fixture
@@ -53,21 +53,6 @@ def test_a_manager_that_is_gone_or_does_not_listen_is_noticed(tmp_path: Path, ma
     else:
         pytest.fail("a full queue was not noticed")
     deaf.close()
-
-
-@pytest.mark.parametrize(
-    ("environment", "expected"),
-    [
-        ({}, None),
-        ({"WATCHDOG_USEC": "2500000"}, 2.5),
-        ({"WATCHDOG_USEC": "2500000", "WATCHDOG_PID": str(os.getpid())}, 2.5),
-        ({"WATCHDOG_USEC": "2500000", "WATCHDOG_PID": "1"}, None),
-        ({"WATCHDOG_USEC": "0"}, None),
-        ({"WATCHDOG_USEC": "soon"}, None),
-    ],
-)
-def test_the_watchdog_is_whose_pid_it_names(environment: dict[str, str], expected: float | None) -> None:
-    assert watchdog_s(environment) == expected
 
 
 def test_the_journal_gets_priorities_and_a_person_gets_words(tmp_path: Path) -> None:

@@ -94,8 +94,8 @@ class VideoDecoder:
 
     def decode(self, data: bytes, camera: Camera) -> Image:
         """Decode the packet of one picture; as `decode_image`."""
-        if len(data) > _MAX_BYTES:
-            raise UndecodableError(f"{len(data)} bytes, at most {_MAX_BYTES} are decoded")
+        if not 0 < len(data) <= _MAX_BYTES:  # an empty packet would tell the decoder that nothing more comes
+            raise UndecodableError(f"a packet of {len(data)} bytes, at least 1 and at most {_MAX_BYTES} are decoded")
         self._number += 1
         packet = av.Packet(data)
         packet.pts = self._number

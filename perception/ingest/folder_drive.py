@@ -92,7 +92,12 @@ def _subfolders(path: Path) -> list[Path]:
 
 def _images(folder: Path) -> dict[str, Path]:
     found = (child for child in folder.iterdir() if child.suffix.lower() in _SUFFIXES and child.is_file())
-    return {child.stem: child for child in sorted(found)}
+    images: dict[str, Path] = {}
+    for child in sorted(found):
+        if child.stem in images:
+            raise DriveError(f"{child}: {images[child.stem].name} is there too; a tick has one image of a camera")
+        images[child.stem] = child
+    return images
 
 
 def _instead(path: Path) -> str:

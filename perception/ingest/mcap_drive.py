@@ -29,6 +29,7 @@ _LOOK_AHEAD_NS: Final = 1_000_000_000
 _LOOK_AHEAD_BYTES: Final = 256 * 2**20
 _SWEEP_AGE_NS: Final = 500_000_000
 _MAX_SWEEPS: Final = 64
+_MAX_SWEEP_BYTES: Final = 256 * 2**20
 _MAX_STAMP: Final = 2**63 - 1
 
 
@@ -40,6 +41,11 @@ class _Surroundings:
     lidar: str | None = None
     poses: PoseBuffer = field(default_factory=PoseBuffer)
     sweeps: deque[PointCloud] = field(default_factory=lambda: deque(maxlen=_MAX_SWEEPS))
+
+    def add_sweep(self, sweep: PointCloud) -> None:
+        self.sweeps.append(sweep)
+        while len(self.sweeps) > 1 and sum(kept.points.nbytes for kept in self.sweeps) > _MAX_SWEEP_BYTES:
+            self.sweeps.popleft()
 
     def sweep_at(self, stamp_ns: int) -> PointCloud | None:
         usable = [sweep for sweep in self.sweeps if stamp_ns - _SWEEP_AGE_NS <= sweep.stamp_ns <= stamp_ns]
@@ -164,7 +170,7 @@ class McapDrive:
                 if pose.parent == FIXED:
                     known.poses.add(pose.stamp_ns, pose.parent_from_child)
             elif raw.schema == schemas.POINT_CLOUD and raw.topic == known.lidar:
-                known.sweeps.append(_sweep(raw, known))
+                known.add_sweep(_sweep(raw, known))
             elif raw.schema in (schemas.IMAGE, schemas.VIDEO) and raw.topic not in self._topics:
                 self._fault(raw, "a camera that was not there in the beginning, when the rig was read: left out")
         except ValueError as error:

@@ -26,6 +26,7 @@ _MAGIC: Final = b"\x89MCAP0\r\n"
 _HEAD: Final = struct.Struct("<BQ")
 _FOOTER_SIZE: Final = _HEAD.size + 20
 _MAX_RECORD: Final = 256 * 2**20
+_MAX_SUMMARY: Final = 64 * 2**20
 _NONSENSE: Final = (
     McapError, ValueError, struct.error, OverflowError, MemoryError, RuntimeError, zstandard.ZstdError,
 )  # fmt: skip
@@ -157,17 +158,22 @@ def _unpack(chunk: Chunk) -> list[McapRecord]:
     return breakup_chunk(replace(chunk, compression="", data=data), validate_crc=True)
 
 
+def _index_records(section: bytes) -> Iterator[McapRecord]:
+    """The records of an index; a chunk has no place in it, and is not unpacked."""
+    return StreamReader(BytesIO(section), skip_magic=True, emit_chunks=True).records
+
+
 def _summary(file: BinaryIO) -> Summary | None:
     size = os.fstat(file.fileno()).st_size
     file.seek(max(0, size - _FOOTER_SIZE - len(_MAGIC)))
-    footer = next(StreamReader(BytesIO(file.read()), skip_magic=True).records)
-    if not isinstance(footer, Footer) or not 0 < footer.summary_start < size <= footer.summary_start + _MAX_RECORD:
+    footer = next(_index_records(file.read()))
+    if not isinstance(footer, Footer) or not 0 < footer.summary_start < size <= footer.summary_start + _MAX_SUMMARY:
         return None
     file.seek(footer.summary_start)
     section = file.read()
     if footer.summary_crc and zlib.crc32(section[: -len(_MAGIC) - 4]) != footer.summary_crc:
         return None
-    records = list(StreamReader(BytesIO(section), skip_magic=True).records)
+    records = list(_index_records(section))
     names = {record.id: record.name for record in records if isinstance(record, Schema)}
     statistics = next((record for record in records if isinstance(record, Statistics)), None)
     schemas = {

@@ -163,4 +163,4 @@ def _calibration_topic(image_topic: str) -> str:
 
 
 def _is_rectified(topic: str) -> bool:
-    return "rect" in topic.rpartition("/")[2]
+    return "rect" in topic.rpartition("/")[2].split("_")

@@ -21,6 +21,8 @@ def open_drive(path: Path, rig_path: Path | None = None) -> Drive:
     try:
         if path.is_dir():
             return FolderDrive(path, rig_path)
+        if path.exists() and not path.is_file():
+            raise DriveError(f"{path} is a device or a pipe; expected {_EXPECTED}")
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
         if is_mcap(head):

@@ -17,9 +17,9 @@ from perception.ingest.drive import Packet
 from perception.ingest.rig import required_rig
 from perception.messages import Truth
 
-_FORMATS: Final = "mov,mp4,matroska,webm,avi,mpegts,h264,hevc,mjpeg"
+_FORMATS: Final = "mov,mp4,matroska,webm,avi,mpegts"
 _OPTIONS: Final = {"protocol_whitelist": "file", "format_whitelist": _FORMATS, "max_pixels": str(2**26)}
-"""Containers that hold pictures themselves: a playlist could point elsewhere, and the file is not trusted."""
+"""Containers that hold pictures and their time stamps: a playlist could point elsewhere, and is not trusted."""
 
 
 class VideoDrive:

@@ -156,6 +156,15 @@ def test_garbage_in_a_video_is_refused_and_the_stream_goes_on() -> None:
     assert decoder.decode(first, CAMERA).shape == (64, 96, 3)
 
 
+def test_an_empty_packet_is_refused_and_the_stream_goes_on() -> None:
+    first, second = encode_video([scene(i) for i in range(2)], "libx264", tune="zerolatency")
+    decoder = VideoDecoder("h264")
+    decoder.decode(first, CAMERA)
+    with pytest.raises(UndecodableError, match="a packet of 0 bytes"):
+        decoder.decode(b"", CAMERA)
+    assert decoder.decode(second, CAMERA).shape == (64, 96, 3)
+
+
 def test_video_of_another_size_is_refused() -> None:
     packets = encode_video([render(make_camera("c", (64, 48)), 0.0)], "libx264", tune="zerolatency")
     with pytest.raises(UndecodableError, match="the image is 64x48, where the calibration says 96x64"):

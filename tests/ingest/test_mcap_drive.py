@@ -17,6 +17,7 @@ from perception import geometry
 from perception.errors import DriveError
 from perception.ingest.drive import Packet
 from perception.ingest.mcap_drive import McapDrive
+from perception.ingest.mcap_file import read_summary
 from perception.ingest.open_drive import open_drive
 from perception.messages import CLASSES, Transform
 from tests.drives import (
@@ -185,6 +186,14 @@ def test_raw_images_keep_their_distortion(tmp_path: Path) -> None:
     np.testing.assert_array_equal(camera.distortion, (0.1, 0.01, 0.0, 0.0))
 
 
+def test_an_unrectified_image_is_not_taken_for_a_rectified_one(tmp_path: Path) -> None:
+    with open_writer(tmp_path / "drive.mcap") as drive:
+        drive.transform("base_link", "CAM_FRONT", FRONT.base_from_camera, START_NS)
+        drive.calibration(FRONT, START_NS, "kannala_brandt", (0.1, 0.01, 0.0, 0.0))
+        drive.image("CAM_FRONT", START_NS, encode(render(FRONT, 0.0)), topic="image_unrectified")
+    assert open_drive(tmp_path / "drive.mcap").rig["CAM_FRONT"].distortion_model == "kannala_brandt"
+
+
 def test_of_raw_and_rectified_images_the_rectified_are_played(tmp_path: Path) -> None:
     with open_writer(tmp_path / "drive.mcap") as drive:
         begin(drive)
@@ -209,6 +218,19 @@ def test_a_sweep_rides_with_images_up_to_half_a_second_later(tmp_path: Path) -> 
     np.testing.assert_array_equal(cloud.points, points)
     assert cloud.base_from_sensor.translation[2] == 2.0
     assert faults == []
+
+
+def test_sweeps_take_no_more_memory_than_they_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = np.ones((1000, 3), np.float32)
+    monkeypatch.setattr("perception.ingest.mcap_drive._MAX_SWEEP_BYTES", 3 * points.nbytes)
+    with open_writer(tmp_path / "drive.mcap") as drive:
+        begin(drive)
+        drive.transform("base_link", "LIDAR_TOP", Transform(np.eye(3), np.array([0.0, 0.0, 2.0])), START_NS)
+        for at in range(10):
+            drive.cloud("LIDAR_TOP", points, START_NS + at * 100 * MS)
+        images(drive, 500, 700, 900)
+    packets, _ = read(tmp_path / "drive.mcap")
+    assert [packet.point_cloud is not None for packet in packets] == [False, True, True]
 
 
 def test_a_transform_that_changes_is_reported_and_the_first_is_kept(tmp_path: Path) -> None:
@@ -412,6 +434,19 @@ def test_a_chunk_that_lies_about_its_size_takes_no_memory(tmp_path: Path, intact
     packets, (line,) = result
     assert len(packets) == 12
     assert f"damaged at byte {data_end}" in line
+
+
+def test_a_chunk_in_the_index_is_not_unpacked(tmp_path: Path, intact: bytes) -> None:
+    record = RecordBuilder()
+    Chunk("zstd", b"no zstd at all", START_NS, START_NS, 0, 2**40).write(record)
+    (index,) = struct.unpack("<Q", intact[-28:-20])
+    unchecked = intact[-28:-12] + struct.pack("<I", 0) + intact[-8:]  # the footer without the index's checksum
+    path = tmp_path / "bomb.mcap"
+    path.write_bytes(intact[:index] + record.end() + intact[index:-28] + unchecked)  # type: ignore[no-untyped-call]
+    with path.open("rb") as file:
+        summary = read_summary(file)
+    assert summary is not None
+    assert set(summary.schemas) == {"/tf", "/CAM_FRONT/camera_info", "/CAM_FRONT/image_rect_compressed"}
 
 
 @pytest.mark.parametrize("compression", [CompressionType.NONE, CompressionType.LZ4, CompressionType.ZSTD])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from fractions import Fraction
 from pathlib import Path
@@ -70,6 +71,15 @@ def test_a_file_that_is_no_drive_is_refused_with_what_it_is(tmp_path: Path, cont
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     assert "cannot be read: No such file or directory; expected an MCAP" in refusal(tmp_path / "none.mcap")
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert "is a device or a pipe; expected an MCAP recording" in refusal(tmp_path / "pipe")
+
+
+def test_a_bare_stream_is_refused_since_it_holds_no_time(tmp_path: Path) -> None:
+    assert "neither an MCAP recording nor a video (mov," in refusal(write_video(tmp_path / "drive.h264"))
 
 
 def test_a_recording_is_known_by_its_contents_not_its_name(tmp_path: Path) -> None:
@@ -170,6 +180,9 @@ def test_folders_that_cannot_be_replayed_say_why(tmp_path: Path) -> None:
     assert "no folder RIGHT with images in it" in refusal(drive, rig)
     write_folder(drive / "RIGHT", ["b"])
     assert "no image name is there for each of LEFT, RIGHT" in refusal(drive, rig)
+    write_folder(drive / "RIGHT", ["a"], ".png")
     write_folder(drive / "RIGHT", ["a"])
+    assert "a.png: a.jpg is there too; a tick has one image of a camera" in refusal(drive, rig)
+    (drive / "RIGHT" / "a.png").unlink()
     shutil.copytree(drive / "LEFT", drive / "REAR")
     assert "camera REAR is not calibrated: add cameras.REAR to the rig file" in refusal(drive, rig)
