@@ -38,19 +38,19 @@ class DetectionAccuracy:
         self._false = 0
         self._same_class = 0
 
-    def add(self, found: Detections, seen: TruthView, truth: Truth) -> None:
-        """Count one image: `seen` is what its camera can see of `truth`."""
+    def add(self, found: Detections, seen: TruthView, truth: Truth, charged: Bool) -> None:
+        """Count one image: `seen` is what its camera can see of `truth`, `charged` (M,) what is false if unmatched."""
         boxes, visible = seen
         ranges = _ranges(truth.positions)
         free = visible.copy()
-        for box, label in zip(found.boxes, found.labels, strict=True):
+        for box, label, false_if_unmatched in zip(found.boxes, found.labels, charged, strict=True):
             overlaps = iou(box, boxes)
             best = int(np.argmax(np.where(free, overlaps, -1.0))) if len(boxes) else -1
             if best >= 0 and free[best] and overlaps[best] >= IOU:
                 free[best] = False
                 self._same_class += int(label == truth.labels[best])
-            elif box[3] - box[1] >= LEAST_HEIGHT_PX and not (share_inside(box, boxes[~visible]) >= IOU).any():
-                self._false += 1
+            elif false_if_unmatched and box[3] - box[1] >= LEAST_HEIGHT_PX:
+                self._false += not (share_inside(box, boxes[~visible]) >= IOU).any()
         self._truth_ranges.append(ranges[visible])
         self._found_ranges.append(ranges[visible & ~free])
 

@@ -6,7 +6,7 @@ tick was made of; time plays no part in it any more, so the drive is replayed st
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -25,7 +25,7 @@ from perception.output.recording import RECORDING
 from perception.output.summary import SUMMARY, read_summary
 
 AGAIN: Final = "again"
-_SHAPING: Final = ("detector", "nms", "fusion", "enforcement.ladder")
+_SHAPING: Final = ("device", "preprocess", "detector", "nms", "fusion", "enforcement.ladder")
 
 
 class Again(NamedTuple):
@@ -75,8 +75,16 @@ def follow(run: Path, chosen: Config, rig: Rig) -> Again:
     decided = list(read_decisions(path))
     rungs = ladder.build(chosen, rig).rungs
     _check(path, decided, rig, len(rungs))
-    grouping: RecordedGroups[Packet] = RecordedGroups(((d.tick, d.captures_ns) for d in decided), chosen.loop)
-    return Again(Recorded(rungs, rig, {d.tick: d.decision for d in decided}), grouping)
+    return Again(Recorded(rungs, rig, {d.tick: d.decision for d in decided}), _grouping(decided, chosen.loop))
+
+
+def grouping(run: Path, loops: int) -> RecordedGroups[Packet]:
+    """Which frames made a tick of a run that was followed; raises `ResultsError`."""
+    return _grouping(read_decisions(run / DECISIONS), loops)
+
+
+def _grouping(decided: Iterable[Decided], loops: int) -> RecordedGroups[Packet]:
+    return RecordedGroups(((tick.tick, tick.captures_ns) for tick in decided), loops)
 
 
 def _check(path: Path, decided: Sequence[Decided], rig: Rig, levels: int) -> None:
@@ -85,7 +93,8 @@ def _check(path: Path, decided: Sequence[Decided], rig: Rig, levels: int) -> Non
     if any(later.tick <= tick.tick for tick, later in pairwise(decided)):
         raise ResultsError(f"{path}: its ticks do not ascend; it is damaged")
     for tick in decided:
-        strange = [camera for camera in tick.captures_ns if camera not in rig]
+        named = (*tick.captures_ns, *tick.decision.late, *tick.decision.skipped)
+        strange = [camera for camera in named if camera not in rig]
         if strange:
             raise ConfigError(f"{path}: tick {tick.tick}: no camera {strange[0]!r} in this drive: {', '.join(rig)}")
         if not 0 <= tick.decision.level < levels:

@@ -1,7 +1,8 @@
 """Typed, frozen models of ``configs/*.yaml``.
 
 A key that is not here is refused, with the nearest one that is. Units stand in key names. Paths in a YAML file are
-relative to that file; paths on the command line are relative to the working directory.
+relative to that file where they name what is read; what is written, and paths on the command line, are relative to the
+working directory.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ _NOT_YAML: Final = (yaml.YAMLError, ValueError, RecursionError)
 """What PyYAML raises; ValueError comes of dates and numbers that there cannot be, and of bytes that are no text."""
 _PATH_KEYS: Final = (
     ("replay",),
+    ("decisions",),
     ("rig",),
     ("detector", "model"),
     ("engine", "directory"),
@@ -56,9 +58,17 @@ ClassName = Literal["car", "truck", "bus", "motorcycle", "bicycle", "pedestrian"
 
 
 class Section(BaseModel):
-    """Base of every model: frozen, closed and strict about numbers."""
+    """Base of every model: frozen and closed; yes and no are no numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _yes_is_no_number(cls, values: Any) -> Any:
+        for name, value in values.items() if isinstance(values, dict) else ():
+            if isinstance(value, bool) and name in cls.model_fields and cls.model_fields[name].annotation is not bool:
+                raise ValueError(f"{name}: expected anything but yes or no")
+        return values
 
 
 S = TypeVar("S", bound=Section)
@@ -446,6 +456,16 @@ class Config(Section):
     daemon: DaemonConfig = DaemonConfig()
     health: HealthConfig = HealthConfig()
 
+    @model_validator(mode="after")
+    def _leaves_time_to_look(self) -> Config:
+        reserve_ms, end_to_end_ms = self.enforcement.reserve_ms, self.budget.end_to_end_ms
+        if reserve_ms is not None and reserve_ms >= end_to_end_ms:
+            raise ValueError(
+                f"enforcement.reserve_ms: {reserve_ms:g} leaves no time to look: expected less than "
+                f"budget.end_to_end_ms: {end_to_end_ms:g}"
+            )
+        return self
+
 
 def load(name: str, overrides: Sequence[tuple[str, Any]] = ()) -> Config:
     """Read a config by path or by name in ``configs/``, resolve ``extends``, apply overrides, validate.
@@ -495,7 +515,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def to_yaml(config: Config) -> str:
-    """The whole config as YAML, defaults included; it loads back to the same config."""
+    """The whole config as YAML, defaults included; in the working directory it loads back to the same config."""
     text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
     return text
 
@@ -514,7 +534,7 @@ class _Loader(yaml.SafeLoader):
         super().__init__(stream)
         self.deep_construct = True  # at once, not when all around it is there: then PyYAML refuses circles
 
-    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
         if "\0" in node.value:
             raise yaml.MarkedYAMLError(problem="a NUL character", problem_mark=node.start_mark)
         return super().construct_scalar(node)
@@ -539,7 +559,7 @@ def _read(path: Path, depth: int) -> dict[str, Any]:
         raise ConfigError(f"{path}: configs extend each other more than {_MAX_EXTENDS} deep; is there a circle?")
     tree = _parse(path)
     for keys in _PATH_KEYS:
-        _make_relative_to(tree, keys, path.parent)
+        _make_relative_to(tree, keys, path.parent.absolute())
     parent = tree.pop("extends", None)
     if parent is None:
         return tree
@@ -621,7 +641,7 @@ def validate(model: type[S], tree: dict[str, Any], path: Path, overridden: Colle
             known = _known_keys(model, first["loc"][:-1])
             message = f"unknown key {where!r}{_nearest(str(first['loc'][-1]), known)}; known here: {', '.join(known)}"
         else:
-            message = f"{where}: {_problem(first)}"
+            message = f"{where}: {_problem(first)}".removeprefix(": ")  # where it is of the whole
         # What is unknown may also be a section of the key that was set.
         on_command_line = any(
             f"{where}.".startswith(f"{key}.") or (unknown and key.startswith(f"{where}.")) for key in overridden

@@ -11,7 +11,6 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +24,7 @@ from perception.accuracy import IOU, MATCH_M, DetectionAccuracy, TrackAccuracy
 from perception.errors import DriveError, PerceptionError, ResultsError
 from perception.ingest.open_drive import open_drive
 from perception.ingest.poses import PoseBuffer
-from perception.messages import CLASSES, Detections, Int32
+from perception.messages import CLASSES
 from perception.output.files import write_whole
 from perception.output.jsonl import DETECTIONS, TRACKS, read_detections, read_tracks
 from perception.output.summary import SUMMARY, read_summary
@@ -126,7 +125,7 @@ def evaluate(
         if truth is not None and found.camera in drive.rig:
             boxes, visible = cameras.of_camera(found.camera, truth)
             seen = TruthView(boxes, visible & np.isin(truth.labels, wanted))
-            detections.add(_of_classes(found, wanted), seen, truth)
+            detections.add(found, seen, truth, np.isin(found.labels, wanted))
             images += 1
     if not any(compared):
         raise ResultsError(
@@ -150,13 +149,6 @@ def evaluate(
         "detection": detections.figures(),
         "tracks": tracks.figures(),
     }
-
-
-def _of_classes(found: Detections, wanted: Int32) -> Detections:
-    kept = np.flatnonzero(np.isin(found.labels, wanted))
-    return replace(
-        found, boxes=found.boxes[kept], scores=found.scores[kept], labels=found.labels[kept], attributes=None
-    )
 
 
 def _inputs(run: Path, drive: Path | None, rig: Path | None) -> tuple[Path, Path | None]:

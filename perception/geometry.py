@@ -13,6 +13,7 @@ from perception.messages import Camera, Float, Transform
 IDENTITY = Transform(np.eye(3), np.zeros(3))
 
 _NEAR_M = 0.1
+_UNTIL_EXACT = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 100, 1e-9)  # 5 steps, as usual, leave wide lenses off
 _WIDEST_TANGENT = 20.0  # of a fisheye lens that sees 180 degrees
 _BOX_EDGES = np.array(
     [(i, (i + 1) % 4) for i in range(4)] + [(i + 4, (i + 1) % 4 + 4) for i in range(4)] + [(i, i + 4) for i in range(4)]
@@ -114,9 +115,12 @@ def rays(camera: Camera, pixels: Float) -> Float:
         y = (pixels[:, 1] - k[1, 2]) / k[1, 1]
         x = (pixels[:, 0] - k[0, 2] - k[0, 1] * y) / k[0, 0]
         return np.stack([x, y, np.ones_like(x)], axis=1)
-    undistort = cv2.fisheye.undistortPoints if camera.distortion_model == "kannala_brandt" else cv2.undistortPoints
-    normal = undistort(pixels.reshape(-1, 1, 2), camera.intrinsics, camera.distortion).reshape(-1, 2)
-    return np.concatenate([np.asarray(normal, dtype=np.float64), np.ones((len(pixels), 1))], axis=1)
+    lens, shape = (camera.intrinsics, camera.distortion), (-1, 1, 2)
+    if camera.distortion_model == "kannala_brandt":
+        normal = cv2.fisheye.undistortPoints(pixels.reshape(shape), *lens)
+    else:
+        normal = cv2.undistortPoints(pixels.reshape(shape), *lens, criteria=_UNTIL_EXACT)
+    return np.concatenate([np.asarray(normal, dtype=np.float64).reshape(-1, 2), np.ones((len(pixels), 1))], axis=1)
 
 
 def box_corners(position: Float, size: Float, yaw: float) -> Float:

@@ -185,16 +185,16 @@ def _run(chosen: Config, config_file: Path, whole_run: ExitStack) -> int:
         if chosen.replay is None:
             parts = resources.enter_context(_on_cameras(chosen, stop))
         else:
-            parts = resources.enter_context(_on_drive(chosen, assumption))
+            parts = resources.enter_context(_on_drive(chosen, assumption, stop))
         clock = parts.clock
         source, ledger = parts.source, parts.ledger
         whole_run.enter_context(interrupts.asking(stop))  # from here on there is something to be kept
-        tracks = TracksWriter(directory)
-        resources.callback(tracks.close)
         profile = ProfileRecorder(chosen.output.profile, list(parts.rig)) if chosen.output.profile else None
         recorders = [*_recorders(chosen, parts), *([profile] if profile else [])]
         for recorder in recorders:
             resources.callback(recorder.close)
+        tracks = TracksWriter(directory)
+        resources.callback(tracks.close)
         pipeline = parts.pipeline([tracks], recorders)
         choices = _choices(chosen, config_file, device, parts) | resources.enter_context(_running_first(parts))
         _print_choices(console, choices)
@@ -255,12 +255,14 @@ def _running_first(parts: Assembly[Any]) -> Iterator[dict[str, str]]:
         yield {"priority": problem or had}
 
 
-def _on_drive(chosen: Config, assumption: Assumption | None) -> AbstractContextManager[Assembly[Any]]:
+def _on_drive(
+    chosen: Config, assumption: Assumption | None, stop: threading.Event
+) -> AbstractContextManager[Assembly[Any]]:
     clock = _clock(chosen, assumption)
     drive = _open_drive(chosen)
     _keep_apart(chosen)
     followed = None if chosen.decisions is None else again.follow(chosen.decisions, chosen, drive.rig)
-    make_source = _source(chosen, drive, clock, assumption, followed)
+    make_source = _source(chosen, drive, clock, stop, assumption=assumption, followed=followed)
     decider = followed and followed.enforcement
     return assemble(chosen, drive.rig, clock, make_source, decider, assumption=assumption)
 
@@ -338,7 +340,7 @@ def _run_ideal(chosen: Config, directory: Path, stop: threading.Event, console: 
     ideal = chosen.model_copy(update={"pace": "stepped", "assume": AssumeConfig()})
     clock, drive = SteppedClock(), _open_drive(ideal)
     with (
-        assemble(ideal, drive.rig, clock, _source(ideal, drive, clock, None)) as parts,
+        assemble(ideal, drive.rig, clock, _source(ideal, drive, clock, stop)) as parts,
         closing(TracksWriter(directory)) as tracks,
         closing(DetectionsWriter(directory)) as detections,
     ):
@@ -346,9 +348,19 @@ def _run_ideal(chosen: Config, directory: Path, stop: threading.Event, console: 
 
 
 def _source(
-    chosen: Config, drive: Drive, clock: Clock, assumption: Assumption | None, followed: Again | None = None
+    chosen: Config,
+    drive: Drive,
+    clock: Clock,
+    stop: threading.Event,
+    *,
+    assumption: Assumption | None = None,
+    followed: Again | None = None,
 ) -> Callable[[backends.Backend, Enforcement], Replay | AssumedSource]:
     def make(backend: backends.Backend, enforcement: Enforcement) -> Replay | AssumedSource:
+        def on_quiet(_: float) -> None:
+            if stop.is_set():
+                replay.close()
+
         replay = Replay(
             drive,
             clock,
@@ -358,6 +370,7 @@ def _source(
             needed=backend.needed,
             enforcement=enforcement if assumption is None else Undisturbed(drive.rig),
             grouping=followed and followed.grouping,
+            on_quiet=on_quiet,
         )
         if assumption is None:
             return replay
@@ -368,15 +381,16 @@ def _source(
 
 def _recorders(chosen: Config, parts: Assembly[Any]) -> list[Recorder]:
     directory, output = chosen.output.directory, chosen.output
-    recorders: list[Recorder] = [
+    recorders: list[Recorder] = []
+    if chosen.flight.enabled:  # first: it may be refused, and then nothing of an earlier run is to be lost
+        recorders.append(FlightRecorder(chosen.flight, parts.rig, lambda line: print(line, file=sys.stderr)))
+    recorders += [
         DetectionsWriter(directory),
         DecisionsWriter(directory),
         RecordingWriter(directory, parts.rig, record_images=output.record_images, faults=parts.faults),
     ]
     if output.trace:
         recorders.append(TraceWriter(directory, parts.rig))
-    if chosen.flight.enabled:
-        recorders.append(FlightRecorder(chosen.flight, parts.rig, lambda line: print(line, file=sys.stderr)))
     return recorders
 
 
@@ -463,7 +477,9 @@ def _draw_video(chosen: Config, stop: threading.Event, console: Console) -> None
     from perception.output.video import VIDEO, render  # noqa: PLC0415 (PyAV is not for every run)
 
     directory = chosen.output.directory
-    source = Replay(_open_drive(chosen), SteppedClock(), chosen.sync, threads=1, loop=chosen.loop)
+    as_then = None if chosen.decisions is None else again.grouping(chosen.decisions, chosen.loop)
+    drive, clock = _open_drive(chosen), SteppedClock()
+    source = Replay(drive, clock, chosen.sync, threads=1, loop=chosen.loop, grouping=as_then)
     with suppress(_StopDrawingError), closing(source), _progress(console) as progress:
         task = progress.add_task("drawing", total=None)
 

@@ -147,11 +147,16 @@ def detect(*found: tuple[float, ...], labels: tuple[int, ...] = ()) -> Detection
 
 
 def compare(
-    found: Detections, boxes: list[tuple[float, ...]], visible: list[bool], *places: tuple[float, float]
+    found: Detections,
+    boxes: list[tuple[float, ...]],
+    visible: list[bool],
+    *places: tuple[float, float],
+    charged: bool | list[bool] = True,
 ) -> dict[str, object]:
     accuracy = DetectionAccuracy()
     seen: Float = np.array(boxes).reshape(-1, 4)
-    accuracy.add(found, TruthView(seen, np.array(visible, np.bool_)), truth_of(*places))
+    blamed = np.broadcast_to(np.array(charged), len(found.boxes))
+    accuracy.add(found, TruthView(seen, np.array(visible, np.bool_)), truth_of(*places), blamed)
     return accuracy.figures()
 
 
@@ -174,6 +179,11 @@ def test_detections_of_what_need_not_be_found_and_tiny_ones_are_ignored() -> Non
     tiny = (300.0, 300.0, 310.0, 311.0)
     figures = compare(detect(part, tiny, BOX), [BOX], [False], A)
     assert (figures["truth"], figures["false"], figures["recall"], figures["precision"]) == (0, 0, None, None)
+
+
+def test_what_is_not_charged_is_found_all_the_same_and_never_false() -> None:
+    figures = compare(detect(BOX, OTHER, labels=(0, 3)), [BOX], [True], A, charged=False)
+    assert (figures["found"], figures["false"], figures["class_agreement"]) == (1, 0, 1)
 
 
 def test_the_class_of_a_found_box_is_counted() -> None:

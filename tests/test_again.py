@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from perception.messages import Detections, FrameSet, Image, TrackSet
 from perception.output.decisions import read_decisions
 from perception.output.jsonl import read_tracks
+from perception.output.picture import Picture
 from perception.run import EXIT_REFUSED, main
 from tests.drives import write_drive
 from tests.models import write_colour_detector
@@ -81,6 +83,27 @@ def test_what_is_not_as_it_was_is_said(run: Run, capsys: pytest.CaptureFixture[s
     assert "nms.iou_threshold: it was 0.5, and is 0.1" in capsys.readouterr().out
 
 
+def test_the_video_of_an_event_shows_its_ticks_with_their_tracks(
+    run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    then, event = run("--pace", "stepped", "--record-images"), tmp_path / "event"
+    event.mkdir()
+    (then / "recording.mcap").rename(event / "recording.mcap")
+    lines = (then / "decisions.jsonl").read_text().splitlines(keepends=True)
+    (event / "decisions.jsonl").write_text("".join(lines[3:]))
+    drawn: list[tuple[int, int, int | None]] = []
+    draw = Picture.draw
+
+    def watched(self: Picture, frames: FrameSet, found: dict[str, Detections], published: TrackSet | None) -> Image:
+        drawn.append((frames.tick, frames.stamp_ns, published.stamp_ns if published else None))
+        return draw(self, frames, found, published)
+
+    monkeypatch.setattr(Picture, "draw", watched)
+    assert main(["--config", "cpu.yaml", "--decisions", str(event), "--model", str(model), "--video"]) == 0
+    assert [tick for tick, _, _ in drawn] == [3, 4, 5, 6, 7]
+    assert all(stamp_ns == published_ns for _, stamp_ns, published_ns in drawn)
+
+
 def test_another_drive_is_refused(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     then = run("--pace", "stepped")
     other = write_drive(tmp_path / "other.mcap", cameras=CAMERAS, ticks=3, skew_ns=20 * MS).path
@@ -96,6 +119,7 @@ def test_another_drive_is_refused(run: Run, tmp_path: Path, capsys: pytest.Captu
         (lambda text: text[:-20], "cut off"),
         (lambda text: text.replace("CAM_LEFT", "CAM_NEW"), "no camera 'CAM_NEW'"),
         (lambda text: text.replace('"level":0', '"level":9'), "on level 9"),
+        (lambda text: text.replace('"late":[]', '"late":["CAM_NONE"]'), "no camera 'CAM_NONE'"),
     ],
 )
 def test_decisions_that_cannot_be_followed_are_refused_in_one_line(

@@ -71,6 +71,9 @@ BOMB = _bomb()
         ("enforcement: {ladder: [{name: a, evry: {}}]}", ["ladder.0.evry", "did you mean 'every'"]),
         ("enforcement: {ladder: [{name: a, detector: {modl: b}}]}", ["detector.modl", "did you mean 'model'"]),
         ("enforcement: {down_after: 30}", ["down_after: 30", "window: 20"]),
+        ("enforcement: {reserve_ms: 20}", ["enforcement.reserve_ms: 20 leaves no time", "end_to_end_ms: 20"]),
+        ("threads: true", ["threads: expected anything but yes or no"]),
+        ("detector: {score_threshold: yes}", ["detector: score_threshold: expected anything but yes"]),
         ("loop: 2\nloop: 3", ["'loop' is given twice", "line 2"]),
         ("a: [1", ["not YAML"]),
         ("- 1", ["expected a mapping"]),
@@ -125,10 +128,8 @@ def test_a_config_whose_name_is_too_long_is_refused() -> None:
 
 def test_keys_merged_in_may_be_given_again(tmp_path: Path) -> None:
     text = "cameras: {A: &one {source: rtsp, url: 'rtsp://a/1'}, B: {<<: *one, url: 'rtsp://a/2'}}"
-    assert [camera.url for camera in config.load(write(tmp_path, text)).cameras.values()] == [
-        "rtsp://a/1",
-        "rtsp://a/2",
-    ]
+    cameras = config.load(write(tmp_path, text)).model_dump()["cameras"]
+    assert [camera["url"] for camera in cameras.values()] == ["rtsp://a/1", "rtsp://a/2"]
 
 
 def test_configs_that_extend_each_other_in_a_circle_are_refused(tmp_path: Path) -> None:

@@ -54,6 +54,16 @@ def test_rays_undo_projection(model: str) -> None:
     np.testing.assert_allclose(rays * depth[:, None], points, atol=2e-3)
 
 
+@pytest.mark.parametrize("distortion", [(-0.3, 0.1, 0.001, -0.002, -0.02), (0.3, 0.1, 0, 0, 0.02, 0.7, 0.2, 0.05)])
+def test_rays_undo_projection_at_the_border_of_a_wide_lens_too(distortion: tuple[float, ...]) -> None:
+    intrinsics = np.array([[1000.0, 0, 960], [0, 1000, 600], [0, 0, 1]])
+    wide = Camera("A", 1920, 1200, intrinsics, geometry.IDENTITY, "rational_polynomial", np.array(distortion))
+    angles = np.radians(np.linspace(-42, 42, 29))
+    points = np.column_stack([np.tan(angles), 0.5 * np.tan(angles), np.ones(29)])
+    back, _ = geometry.project(wide, geometry.rays(wide, geometry.project(wide, points)[0]))
+    np.testing.assert_allclose(back, geometry.project(wide, points)[0], atol=0.01)
+
+
 @pytest.mark.parametrize("model", DISTORTIONS)
 def test_no_points_project_to_no_pixels(model: str) -> None:
     pixels, depth = geometry.project(camera(model), np.zeros((0, 3)))

@@ -15,7 +15,7 @@ from perception import backends
 from perception.errors import BackendError
 from perception.output.jsonl import read_tracks
 from perception.run import EXIT_DAMAGED, EXIT_INTERRUPTED, EXIT_REFUSED, main
-from tests.drives import write_drive
+from tests.drives import START_NS, encode, make_camera, open_writer, render, write_drive
 from tests.models import write_colour_detector
 
 CAMERAS = ("CAM_FRONT", "CAM_LEFT", "CAM_BACK", "CAM_RIGHT")
@@ -127,6 +127,34 @@ def test_an_interrupted_run_leaves_valid_files(drive: Path, model: Path, tmp_pat
     assert not partial.exists()
     published = list(read_tracks(tmp_path / "tracks.jsonl"))
     assert summary(tmp_path)["ticks"]["published"] == len(published) > 0
+
+
+def test_an_interrupt_is_heard_while_a_recording_pauses(model: Path, tmp_path: Path) -> None:
+    drive = tmp_path / "pause.mcap"
+    with open_writer(drive) as writer:
+        front = make_camera("CAM_FRONT", (96, 64))
+        writer.transform("base_link", "CAM_FRONT", front.base_from_camera, START_NS)
+        writer.calibration(front, START_NS)
+        for at_s in (0.0, 0.1, 0.2, 30.0):
+            writer.image("CAM_FRONT", START_NS + round(at_s * 1e9), encode(render(front, at_s)))
+    command = [sys.executable, "-m", "perception.run", "--config", "cpu.yaml"]
+    out = tmp_path / "out"
+    process = subprocess.Popen([*command, "--replay", str(drive), "--model", str(model), "--out", str(out)])
+    while not (out / "tracks.jsonl.partial").exists() and process.poll() is None:
+        time.sleep(0.05)
+    time.sleep(1.0)  # in the pause by now, or before its beginning
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(timeout=10) == EXIT_INTERRUPTED
+    assert summary(out)["ticks"]["published"] == len(list(read_tracks(out / "tracks.jsonl"))) > 0
+
+
+def test_a_refused_run_leaves_the_results_of_the_one_before(drive: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert replay(drive, model, out, "--pace", "stepped") == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    flight = ("--set", "flight.enabled=true", "--set", "flight.directory=/proc/nowhere")
+    assert replay(drive, model, out, "--pace", "stepped", *flight) == EXIT_REFUSED
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
 @pytest.mark.parametrize(

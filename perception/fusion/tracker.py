@@ -30,7 +30,7 @@ _TRACKS: Final = np.dtype(
         ("z_variance", np.float64),
         ("size", np.float64, (3,)),  # NaN where no sensor has measured it
         ("yaw", np.float64),
-        ("forward", np.float64),  # how sure it is that this is the front end: from 0 to 1
+        ("forward", np.float64),  # how sure it is that this is the front end: from 0 to 1, NaN: its yaw is a guess
         ("evidence", np.float64, (len(CLASSES),)),  # the scores of all looks, summed by label
         ("looks", np.int64),
         ("born_ns", np.int64),
@@ -216,7 +216,7 @@ class Tracker:
         # Until it moves or a heading is measured, an object is taken to head as the vehicle does.
         ego_yaw = yaw_of((look.map_from_base or IDENTITY).rotation)
         born["yaw"] = np.where(np.isnan(look.yaws[columns]), ego_yaw, look.yaws[columns])
-        born["forward"] = np.where(np.isnan(look.yaws[columns]), 0.0, 1.0)
+        born["forward"] = np.where(np.isnan(look.yaws[columns]), np.nan, 1.0)
         born["evidence"][np.arange(len(columns)), look.labels[columns]] = look.scores[columns]
         born["looks"] = 1
         born["sensor"] = self._number(look)
@@ -307,6 +307,8 @@ def _turn(tracks: Tracks, yaws: Float, gain: Float) -> None:
     Detectors take the rear of a car for its front at times: the axis follows each measurement to its nearer end, and
     the measurements vote on which end is the front.
     """
+    first = np.isnan(tracks["forward"]) & ~np.isnan(yaws)  # nothing that was measured stands against it
+    tracks["yaw"], tracks["forward"] = np.where(first, yaws, tracks["yaw"]), np.where(first, 1.0, tracks["forward"])
     off = wrapped(yaws - tracks["yaw"])
     measured = ~np.isnan(off)
     to_nearer_end, votes = wrapped(2 * off) / 2, np.sign(np.cos(off))

@@ -37,6 +37,7 @@ from perception.stages import Begin
 _LOOK_AHEAD: Final = 2
 _USUAL_PERIOD_NS: Final = 100_000_000
 _WAKE_EARLY_S: Final = 0.01
+_PAUSE_S: Final = 0.4
 _MAX_WAITING: Final = 1000
 _STILL: Final = ("jpeg", "png")
 
@@ -84,6 +85,9 @@ class Replay:
 
     `grouping` says which frames make a tick, instead of a synchroniser.
 
+    While the drive pauses, `on_quiet` is told some five times a second for how many seconds; who closes the source then
+    ends it.
+
     With `loop` the drive is played so many times over, its time stamps shifted on each time by its length and one
     period more, so that time and ticks go on evenly; only the vehicle is back where it started.
     """
@@ -99,6 +103,7 @@ class Replay:
         needed: Mapping[str, Needed] | None = None,
         enforcement: Enforcement | None = None,
         grouping: Grouping[Packet] | None = None,
+        on_quiet: Callable[[float], None] = lambda _: None,
     ) -> None:
         self.rig = drive.rig
         self._enforcement = enforcement or Undisturbed(drive.rig)
@@ -108,6 +113,7 @@ class Replay:
         self._grouping: Grouping[Packet] = grouping or Synchroniser(tuple(drive.rig), sync)
         self._faults = Faults()
         self._loop = loop
+        self._on_quiet = on_quiet
         self._reader = ThreadPoolExecutor(1, "read")
         self._workers = decoders(threads, self.rig.values())
         self._started = threading.Event()
@@ -136,6 +142,9 @@ class Replay:
             if not self._started.is_set():
                 self._clock.wait_until(min(pending.packet.log_ns for pending in ahead[0].frames))
                 self._started.set()
+            self._wait_out_pause(ahead[0])
+            if self._closed.is_set():
+                return
             yield self._hand_over(ahead.popleft(), begin)
 
     def faults(self) -> Sequence[str]:
@@ -221,6 +230,14 @@ class Replay:
         self._started.wait()
         self._closed.wait(max(0.0, (self._clock.due_ns(log_ns) - self._clock.now_ns()) * 1e-9 - _WAKE_EARLY_S))
         return self._clock.now_ns() if self._closed.is_set() else self._clock.wait_until(log_ns)
+
+    def _wait_out_pause(self, coming: _Set) -> None:
+        """Until shortly before the first frame of a set is due; only in real time is anything due later than now."""
+        due_ns = min(self._clock.due_ns(pending.packet.log_ns) for pending in coming.frames)
+        began_ns = self._clock.now_ns()
+        while not self._closed.is_set() and (due_ns - self._clock.now_ns()) * 1e-9 > _PAUSE_S:
+            self._closed.wait(_PAUSE_S / 2)
+            self._on_quiet((self._clock.now_ns() - began_ns) * 1e-9)
 
     def _hand_over(self, coming: _Set, begin: Begin | None) -> FrameSet:
         """The frame set whose time has come."""

@@ -259,6 +259,15 @@ def test_heading_is_measured_else_where_it_moves_else_held() -> None:
     assert tracks[0].yaw == pytest.approx(-3.0, abs=0.1)
 
 
+def test_the_first_heading_measured_is_believed() -> None:
+    tracker = Tracker(CONFIG)
+    for step in range(20):
+        yaw = np.nan if step < 10 else np.pi / 2
+        (track, *_) = feed(tracker, look([(20, 7.0, 0.8)], at_ms=100 * step, yaw=yaw)) or (None,)
+        if track is not None:
+            assert track.yaw == pytest.approx(0.0 if step < 10 else np.pi / 2, abs=0.01)
+
+
 @pytest.mark.parametrize("reversed_at", [{0, 3, 6, 9}, {1, 2, 7, 11}, {0, 1, 8}])
 def test_rears_taken_for_fronts_now_and_then_neither_turn_an_object_nor_set_it_askew(reversed_at: set[int]) -> None:
     tracker = Tracker(CONFIG)
