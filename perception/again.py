@@ -20,9 +20,10 @@ from perception.ingest.drive import Packet
 from perception.ingest.recorded_groups import RecordedGroups
 from perception.messages import Rig
 from perception.output.decisions import DECISIONS, Decided, read_decisions
+from perception.output.flight import EVENT
 from perception.output.jsonl import DETECTIONS, TRACKS
 from perception.output.recording import RECORDING
-from perception.output.summary import SUMMARY, read_summary
+from perception.output.summary import SUMMARY, read_record
 
 AGAIN: Final = "again"
 _SHAPING: Final = ("device", "preprocess", "detector", "nms", "fusion", "enforcement.ladder")
@@ -35,38 +36,56 @@ class Again(NamedTuple):
     grouping: RecordedGroups[Packet]
 
 
+class _Then(NamedTuple):
+    """What a run, or an event of the flight recorder, was made with, as `file` says."""
+
+    file: Path
+    config: Any
+    model: Any
+    inputs: list[tuple[str, Any]]
+
+
 def settle(run: Path, name: str | None, overrides: Sequence[tuple[str, Any]]) -> tuple[Config, Path]:
     """The config for having a run again, and where it comes from: the run's own, or the one that is named.
 
     Stepped; the results go into ``again`` beside the run's, if nothing else is said. An event of the flight recorder
-    has no config of its own, and is its own drive. Raises `ConfigError` or `ResultsError`.
+    is its own drive. Raises `ConfigError` or `ResultsError`.
     """
     if not run.is_dir():
         raise ResultsError(f"{run}: no such directory; --decisions takes the directory that a run wrote")
     usual: list[tuple[str, Any]] = [("pace", "stepped"), ("output.directory", str(run / AGAIN))]
     usual += [("assume.profile", None), ("output.profile", None)]  # its costs, assumed or measured, play no part now
-    whole = (run / SUMMARY).is_file()
-    if whole:
-        summary = read_summary(run)
-        usual += _inputs(summary)
+    usual.append(("flight.enabled", False))
+    then = _then(run)
+    if then is not None:
+        usual += then.inputs
     elif (run / RECORDING).is_file():
         usual.append(("replay", str(run / RECORDING)))
-    if whole and name is None:
-        tree = summary.get("config")
-        if not isinstance(tree, dict):
-            raise ResultsError(f"{run / SUMMARY}: holds no config; name one with --config")
-        return config.from_tree(tree, run / SUMMARY, [*usual, *overrides]), run / SUMMARY
-    name = name or config.DEFAULT
-    return config.load(name, [*usual, *overrides]), config.find(name)
+    if name is not None:
+        return config.load(name, [*usual, *overrides]), config.find(name)
+    if then is None or not isinstance(then.config, dict):
+        raise ResultsError(f"{then.file if then else run}: holds no config; name that of the run with --config")
+    return config.from_tree(then.config, then.file, [*usual, *overrides]), then.file
 
 
-def _inputs(summary: dict[str, Any]) -> list[tuple[str, Any]]:
-    """Drive, calibration and model as paths that hold wherever they are read from."""
-    try:
-        drive, model = summary["drive"] or {"path": None, "rig": None}, summary["chosen"]["model"]
-        return [("replay", drive["path"]), ("rig", drive["rig"]), ("detector.model", model and model["path"])]
-    except (KeyError, TypeError):
-        return []
+def _then(run: Path) -> _Then | None:
+    """Drive, calibration and model are paths that hold wherever they are read from."""
+    if (run / SUMMARY).is_file():
+        file = run / SUMMARY
+        record = read_record(file)
+        chosen, drive = record.get("chosen"), record.get("drive")
+        model = chosen.get("model") if isinstance(chosen, dict) else None
+        inputs = [("replay", drive.get("path")), ("rig", drive.get("rig"))] if isinstance(drive, dict) else []
+    elif (run / EVENT).is_file():
+        file = run / EVENT
+        record = read_record(file)
+        model = record.get("model")
+        inputs = [("replay", str(run / RECORDING)), ("rig", None)]  # the recording holds the calibration
+    else:
+        return None
+    if isinstance(model, dict):
+        inputs.append(("detector.model", model.get("path")))
+    return _Then(file, record.get("config"), model, inputs)
 
 
 def follow(run: Path, chosen: Config, rig: Rig) -> Again:
@@ -106,16 +125,14 @@ def _check(path: Path, decided: Sequence[Decided], rig: Rig, levels: int) -> Non
 
 def changes(run: Path, chosen: Config) -> list[str]:
     """What shapes results and is not as it was in the run, a line each: then it will not come out the same."""
-    if not (run / SUMMARY).is_file():
+    then = _then(run)
+    if then is None or not isinstance(then.config, dict):
         return []
-    summary, now = read_summary(run), chosen.model_dump(mode="json")
-    before = summary.get("config")
-    if not isinstance(before, dict):
-        return []
-    lines = [line for key in _SHAPING for line in _changes(key, _at(before, key), _at(now, key))]
-    model = summary["chosen"].get("model") if isinstance(summary.get("chosen"), dict) else None
-    if isinstance(model, dict) and chosen.detector.model and model.get("sha256") != sha256(chosen.detector.model):
-        lines.append(f"detector.model: {chosen.detector.model} is not the file that it was then")
+    now = chosen.model_dump(mode="json")
+    lines = [line for key in _SHAPING for line in _changes(key, _at(then.config, key), _at(now, key))]
+    file = chosen.detector.model
+    if isinstance(then.model, dict) and file and then.model.get("sha256") != sha256(file):
+        lines.append(f"detector.model: {file} is not the file that it was then")
     return lines
 
 

@@ -1,9 +1,9 @@
 """The latency budget: what each stage may take, and what it took.
 
 How a tick's time is shared out: every nanosecond between arrival and publication is charged to the stages of the work
-in progress in it, each camera's in equal parts, and to `waiting` when there was none. So the charges of a tick add up to its end-to-end
-latency exactly, on two cores as on six CUDA streams, and a stage's charge can be held against its budget.
-Percentiles of charges do not add up to the percentile of the whole; both are measured.
+in progress in it, each camera's in equal parts, and to `waiting` when there was none. So the charges of a tick add up
+to its end-to-end latency exactly, on two cores as on six CUDA streams, and a stage's charge can be held against its
+budget. Percentiles of charges do not add up to the percentile of the whole; both are measured.
 """
 
 from __future__ import annotations

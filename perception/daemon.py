@@ -9,7 +9,8 @@
 Going over to another config builds the pipeline anew: while that lasts nothing is published, and tracks begin afresh.
 What is under `daemon` and `health` stays as it was at the start.
 
-systemd hears READY when the first tick was on time, and WATCHDOG when another one was since it last heard it.
+systemd hears READY when the first tick was on time, and from then on WATCHDOG when another one was since it last heard
+it, or while the thread that ticks waits for cameras of which none gives frames: a new process would have no more.
 
 Exit codes: 0 stopped, or the replayed drive is at its end; 1 something broke; 2 refused (one line says why).
 """
@@ -213,7 +214,7 @@ class Daemon:
             chosen, _assemble, publishers=[tracks], health=self._health, metrics=self._metrics, tell=self._tell
         )
         self._watch(tracks)
-        self._fed_ns: int | None = None
+        self._fed_ns = 0
         self._announced = False
         self._rebuilding_until_s = 0.0
         self._status, self._status_at_s = "", 0.0
@@ -334,18 +335,25 @@ class Daemon:
             self._tell("warning", "SIGUSR1: there is no flight recorder running: set flight.enabled")
 
     def _talk_to_systemd(self) -> None:
-        on_time_ns = self._health.on_time_ns
         if self._health.state == "running":
-            if on_time_ns is not None and on_time_ns != self._fed_ns:
-                self._fed_ns = on_time_ns
-                self._announced = self._announced or self._announce()
-                self._notifier.notify("WATCHDOG=1")
+            self._feed_the_watchdog()
         elif self._health.state == "reloading" and time.monotonic() < self._rebuilding_until_s:
             self._notifier.notify("WATCHDOG=1")
         status = self._health.status()
         if status != self._status and time.monotonic() - self._status_at_s >= _STATUS_S:
             self._status, self._status_at_s = status, time.monotonic()
             self._notifier.notify(f"STATUS={status}")
+
+    def _feed_the_watchdog(self) -> None:
+        """Where a tick was on time since it was last fed, or the thread that ticks has said that no frames come."""
+        on_time_ns, quiet_ns = self._health.on_time_ns, self._health.quiet_ns
+        if on_time_ns is not None and on_time_ns > self._fed_ns:
+            self._fed_ns = on_time_ns
+            self._announced = self._announced or self._announce()
+            self._notifier.notify("WATCHDOG=1")
+        elif quiet_ns is not None and quiet_ns > self._fed_ns > 0:  # before READY there is none to be fed
+            self._fed_ns = quiet_ns
+            self._notifier.notify("WATCHDOG=1")
 
     def _announce(self) -> bool:
         if not self._notifier.notify("READY=1"):

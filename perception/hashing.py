@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 
 def sha256(path: Path) -> str:
@@ -13,3 +14,8 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def fingerprint(path: Path | None) -> dict[str, Any] | None:
+    """Where a file is, from wherever that is read, and what it is."""
+    return None if path is None else {"path": str(path.resolve()), "sha256": sha256(path)}

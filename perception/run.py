@@ -383,7 +383,7 @@ def _recorders(chosen: Config, parts: Assembly[Any]) -> list[Recorder]:
     directory, output = chosen.output.directory, chosen.output
     recorders: list[Recorder] = []
     if chosen.flight.enabled:  # first: it may be refused, and then nothing of an earlier run is to be lost
-        recorders.append(FlightRecorder(chosen.flight, parts.rig, lambda line: print(line, file=sys.stderr)))
+        recorders.append(FlightRecorder(chosen, parts.rig, lambda line: print(line, file=sys.stderr)))
     recorders += [
         DetectionsWriter(directory),
         DecisionsWriter(directory),

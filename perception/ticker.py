@@ -150,6 +150,7 @@ class Ticker:
         """No frames come: leave all the same when that is wanted."""
         if self._leaving():
             raise _LeaveError
+        self._health.quiet(seconds)
         gc.collect(1)  # as between ticks
         if self._events is not None:
             self._events.quiet(seconds)
@@ -175,7 +176,7 @@ class Ticker:
         if not parts.config.flight.enabled:
             return None
         try:
-            return FlightRecorder(parts.config.flight, parts.rig, self._warn)
+            return FlightRecorder(parts.config, parts.rig, self._warn)
         except OutputError as error:
             self._warn(f"no flight recorder: {error}")
             return None

@@ -25,6 +25,7 @@ import yaml
 from perception.ingest.open_drive import open_drive
 from perception.output.jsonl import read_tracks
 from tests.drives import write_drive
+from tests.ingest.cameras.test_files import write_video
 from tests.models import write_colour_detector
 
 CAMERAS = ("CAM_FRONT", "CAM_LEFT")
@@ -326,13 +327,48 @@ def test_cameras_that_never_come_keep_it_from_nothing(settings: dict[str, Any], 
     with running(tmp_path, live) as process:
         process.until_told("no frames from any camera")
         assert process.ask("/readyz")[0] == 503
-        assert "READY=1" not in process.heard()
+        time.sleep(0.5)
+        assert not {"READY=1", "WATCHDOG=1"} & set(process.heard())
         process.write(settings)
         process.signal(signal.SIGHUP)
         process.until_ready()  # it went over to the drive though no tick ever came to an end
         process.write(live)
         process.signal(signal.SIGHUP)
         process.until(lambda: process.log().count("no frames from any camera") == 2)
+        process.signal(signal.SIGTERM)
+        assert process.ends() == 0
+
+
+DARK = """
+from pathlib import Path
+from perception.ingest.cameras.av import FileStream
+read = FileStream.read
+FileStream.read = lambda self: None if Path({dark!r}).exists() else read(self)
+"""
+
+
+def test_while_no_camera_gives_frames_the_watchdog_is_fed_and_nothing_is_ready(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    lens = {"width": 96, "height": 64, "fx": 48, "fy": 48, "cx": 48, "cy": 32}
+    mount = {"translation_m": [1.5, 0.0, 1.5], "yaw_deg": 0.0}
+    (tmp_path / "rig.yaml").write_text(yaml.safe_dump({"cameras": {"CAM_FRONT": lens | {"mount": mount}}}))
+    live = {key: value for key, value in settings.items() if key != "replay"} | {
+        "rig": str(tmp_path / "rig.yaml"),
+        "cameras": {"CAM_FRONT": {"source": "file", "path": str(write_video(tmp_path / "v.mp4", "libx264"))}},
+        "health": {"port": 0, "stale_s": 1.0},
+    }
+    dark = tmp_path / "dark"
+    with running(tmp_path, live, patch=DARK.format(dark=str(dark))) as process:
+        process.until_ready()
+        dark.touch()
+        process.until_told("no frames from any camera")
+        fed = process.heard().count("WATCHDOG=1")
+        process.until(lambda: process.heard().count("WATCHDOG=1") >= fed + 10)
+        assert process.ask("/readyz")[0] == 503
+        dark.unlink()
+        process.until(lambda: process.ask("/readyz")[0] == 200)
+        assert process.heard().count("READY=1") == 1
         process.signal(signal.SIGTERM)
         assert process.ends() == 0
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from perception.output.jsonl import read_tracks
-from perception.run import main
+from perception.run import EXIT_REFUSED, main
 from tests.drives import write_drive
 from tests.models import write_colour_detector
 from tests.test_assumed_run import CAMERAS, write_profile
@@ -53,6 +54,29 @@ def test_an_event_is_had_again_with_the_same_decisions_and_detections(bad_minute
     assert any(tracks.decision.late for tracks in again)
     detections = lines(bad_minute / "run" / "detections.jsonl")
     assert lines(tmp_path / "detections.jsonl") == {tick: detections[tick] for tick in ticks}
+
+
+def test_an_event_is_had_again_with_the_config_and_the_model_that_it_was_made_with(
+    bad_minute: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    event = next(iter(sorted((bad_minute / "flight").iterdir())))
+    assert main(["--decisions", str(event), "--out", str(tmp_path)]) == 0
+    detections = lines(bad_minute / "run" / "detections.jsonl")
+    again = lines(tmp_path / "detections.jsonl")
+    assert again == {tick: detections[tick] for tick in again} != {}
+    assert "it was" not in capsys.readouterr().out
+    assert main(["--decisions", str(event), "--out", str(tmp_path), "--set", "nms.iou_threshold=0.1"]) == 0
+    assert "nms.iou_threshold: it was 0.5, and is 0.1" in capsys.readouterr().out
+
+
+def test_an_event_that_was_never_completed_wants_a_config_named(
+    bad_minute: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    event = next(iter(sorted((bad_minute / "flight").iterdir())))
+    shutil.copytree(event, tmp_path / "event")
+    (tmp_path / "event" / "event.json").unlink()
+    assert main(["--decisions", str(tmp_path / "event")]) == EXIT_REFUSED
+    assert "holds no config; name that of the run with --config" in capsys.readouterr().err
 
 
 def test_an_event_replays_as_a_drive(bad_minute: Path, tmp_path: Path) -> None:

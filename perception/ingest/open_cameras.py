@@ -9,6 +9,7 @@ from perception.config import AnyCamera, Config, FileCamera, GStreamerCamera, V4
 from perception.errors import ConfigError
 from perception.governor import Enforcement
 from perception.ingest.cameras.camera import Device
+from perception.ingest.cameras.pixels import indivisible
 from perception.ingest.live import Live
 from perception.ingest.rig import load_rig
 from perception.messages import Camera, Needed, Rig
@@ -27,10 +28,18 @@ def live_rig(config: Config) -> Rig:
             "(configs/rigs/surround.yaml is an example)"
         )
     rig = load_rig(config.rig).to_rig()
-    for name in config.cameras:
+    for name, camera in config.cameras.items():
         if name not in rig:
             raise ConfigError(f"cameras.{name}: is not calibrated; {config.rig} has {', '.join(rig)}")
+        _check_format(name, camera, (rig[name].width, rig[name].height))
     return {name: camera for name, camera in rig.items() if name in config.cameras}
+
+
+def _check_format(name: str, camera: AnyCamera, size: tuple[int, int]) -> None:
+    """Raise `ConfigError` where no picture in a camera's format has the (width, height) of its calibration."""
+    if isinstance(camera, V4l2Camera | GStreamerCamera) and (problem := indivisible(camera.format, size)):
+        other = "mjpeg" if isinstance(camera, V4l2Camera) else "bgr"
+        raise ConfigError(f"cameras.{name}.format: {problem}; set format: {other}, or calibrate it at an even size")
 
 
 def open_cameras(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import threading
 import time
@@ -23,7 +22,8 @@ class Background:
     """Hands ticks to recorders on another thread; a tick that finds `depth` waiting is lost, and counted.
 
     `make` makes the recorders, and makes them anew `retry_s` after one has failed: they are closed then, and what they
-    got is kept. `tell` is given a line when that happens, and when they are at work again.
+    got is kept. `tell` is given a line when that happens, when they are at work again, and for each that cannot be
+    completed at the end.
     """
 
     def __init__(
@@ -61,9 +61,8 @@ class Background:
     def _run(self) -> None:
         while (tick := self._inbox.get()) is not None:
             self._take(tick)
-        with contextlib.suppress(OSError, OutputError):
-            for recorder in self._recorders:
-                recorder.close()
+        for error in _close_each(self._recorders):
+            self._tell("warning", f"a recording is not complete: {error}")
 
     def _take(self, tick: Tick) -> None:
         if not self._recorders and time.monotonic() < self._retry_at_s:
@@ -82,11 +81,20 @@ class Background:
 
     def _suspend(self, error: Exception) -> None:
         recorders, self._recorders = self._recorders, ()
-        for recorder in recorders:
-            with contextlib.suppress(OSError, OutputError):
-                recorder.close()
+        _close_each(recorders)  # what keeps them from being completed is the same that is told
         self.lost += 1
         self._retry_at_s = time.monotonic() + self._retry_s
         if not self._failed:
             self._failed = True
             self._tell("warning", f"not recording: {error}; tried again every {self._retry_s:g} s")
+
+
+def _close_each(recorders: Sequence[Recorder]) -> list[Exception]:
+    """Close all, whichever cannot be completed; returns why."""
+    errors: list[Exception] = []
+    for recorder in recorders:
+        try:
+            recorder.close()
+        except (OSError, OutputError) as error:  # noqa: PERF203 (the others are closed all the same)
+            errors.append(error)
+    return errors

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import threading
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -66,7 +67,8 @@ def routes(health: Health, metrics: Metrics, record_flight: Callable[[str], bool
 class Endpoints:
     """Serves `routes` on a thread of its own.
 
-    It says where, once; or that the port is taken, once, and tries again every few seconds. `tell` is given such lines.
+    It says where, once; or that the port is taken, once, and tries again every few seconds. A route that raises is told
+    once, and answered with 500. `tell` is given such lines.
     """
 
     def __init__(self, config: HealthConfig, routes: Mapping[tuple[str, str], Route], tell: Tell) -> None:
@@ -74,6 +76,7 @@ class Endpoints:
         self._routes = routes
         self._tell = tell
         self._open = 0
+        self._broken: set[tuple[str, str]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="health", daemon=True)
         self._thread.start()
@@ -97,12 +100,11 @@ class Endpoints:
         while True:
             try:
                 server = await asyncio.start_server(self._converse, address, port, limit=_MAX_REQUEST)
-            except OSError as error:
+            except (OSError, UnicodeError) as error:
                 if not told:
-                    reason = os.strerror(error.errno) if error.errno else str(error)  # asyncio's says it all again
                     self._tell(
                         "warning",
-                        f"no health and metrics: {address}:{port}: {reason}; tried again every {_RETRY_S:g} s",
+                        f"no health and metrics: {address}:{port}: {_reason(error)}; tried again every {_RETRY_S:g} s",
                     )
                 told = True
                 await asyncio.sleep(_RETRY_S)
@@ -140,15 +142,33 @@ class Endpoints:
         first, *rest = request.removesuffix(_END.decode()).split("\r\n")
         method, _, target = first.rpartition(" ")[0].partition(" ")
         path = target.partition("?")[0]
-        route = self._routes.get((method, path))
-        if route is not None:
-            return route(
-                {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in rest)}
-            )
+        if (method, path) in self._routes:
+            headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in rest)}
+            return self._ask((method, path), headers)
         allowed = [known for known, of_path in self._routes if of_path == path]
         if allowed:
             return _said(HTTPStatus.METHOD_NOT_ALLOWED, f"{path}: {' or '.join(allowed)} only")
         return _said(HTTPStatus.NOT_FOUND, "known here: " + ", ".join(" ".join(key) for key in self._routes))
+
+    def _ask(self, key: tuple[str, str], headers: Headers) -> Answer:
+        """What a route answers, or that it cannot."""
+        try:
+            return self._routes[key](headers)
+        except Exception as error:  # noqa: BLE001 (nothing that is asked may end the connection without an answer)
+            problem = f"{' '.join(key)} cannot be answered: {error!r}"
+            if key not in self._broken:
+                self._broken.add(key)
+                self._tell("warning", problem)
+            return _said(HTTPStatus.INTERNAL_SERVER_ERROR, problem)
+
+
+def _reason(error: OSError | UnicodeError) -> str:
+    """Why an address cannot be had, without the address: asyncio's errors say it all again."""
+    if isinstance(error, UnicodeError):
+        return "no host can have such a name"
+    if isinstance(error, socket.gaierror):  # its numbers are not errno's
+        return error.strerror or str(error)
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def _said(status: HTTPStatus, text: str) -> Answer:

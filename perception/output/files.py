@@ -85,4 +85,4 @@ def unwritable(path: Path, error: OSError) -> OutputError:
     exists = isinstance(error, FileExistsError)  # so says mkdir where a file is in the way
     reason = f"{path.parent} is not a directory" if exists else error.strerror or str(error)
     remedy = "make room there, or name another place" if error.errno in _FULL else "name another place"
-    return OutputError(f"{path}: cannot be written: {reason}; {remedy}, as with --out")
+    return OutputError(f"{path}: cannot be written: {reason}; {remedy} in the config, or with --out")

@@ -6,7 +6,7 @@ An event is a directory that replays as a drive and as a run:
 |---|---|
 | ``recording.mcap`` | as a run's with its images: frames as they came, detections, tracks, latency, diagnostics |
 | ``decisions.jsonl`` | what enforcement did to its ticks |
-| ``event.json`` | the reasons, when it was, and how much is missing |
+| ``event.json`` | the reasons, when it was, how much is missing, and the config and the model that it was made with |
 
 A process that is killed leaves ``recording.mcap.partial``, which replays up to its last whole chunk. Point clouds are
 not kept: no tick is made of them.
@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from perception import __version__
-from perception.config import FlightConfig
+from perception.config import Config, FlightConfig
 from perception.errors import OutputError
+from perception.hashing import fingerprint
 from perception.messages import NO_IMAGE, Frame, FrameSet, Rig, Tick
 from perception.output.decisions import DecisionsWriter
 from perception.output.files import unwritable, write_whole
@@ -66,8 +67,8 @@ class FlightRecorder:
     `OutputError` where the directory cannot be had.
     """
 
-    def __init__(self, config: FlightConfig, rig: Rig, tell: Callable[[str], None]) -> None:
-        self._room = config.memory_mb * 1e6 * _INBOX_SHARE
+    def __init__(self, config: Config, rig: Rig, tell: Callable[[str], None]) -> None:
+        self._room = config.flight.memory_mb * 1e6 * _INBOX_SHARE
         self._handed_over = 0
         self._inbox: _Inbox = queue.SimpleQueue()
         self._worker = _Worker(config, rig, tell, self._inbox)
@@ -98,12 +99,14 @@ class FlightRecorder:
 class _Worker:
     """The thread's side: all that comes in goes through the ring, and around events to disk."""
 
-    def __init__(self, config: FlightConfig, rig: Rig, tell: Callable[[str], None], inbox: _Inbox) -> None:
+    def __init__(self, whole: Config, rig: Rig, tell: Callable[[str], None], inbox: _Inbox) -> None:
+        config = whole.flight
         self.taken = 0
         """Bytes out of the inbox; `FlightRecorder.record` knows those into it, so neither needs a lock."""
         self.refused = 0
         """Ticks for which there was no room in the inbox; counted by `FlightRecorder.record`."""
         self._config = config
+        self._origin = {"config": whole.model_dump(mode="json"), "model": fingerprint(whole.detector.model)}
         self._rig = rig
         self._tell = tell
         self._inbox = inbox
@@ -206,7 +209,7 @@ class _Worker:
         if self._event is None:
             return
         event = self._event
-        event.close(self._lost - self._lost_before, cut_short)
+        event.close(self._lost - self._lost_before, cut_short, self._origin)
         self._shelf.make_room(event.directory)
         self._event = None
         self._ring.want_none()
@@ -220,7 +223,7 @@ class _Worker:
         """Leave the event under way as it is: what is in memory stays there, and the next event is tried again."""
         if self._event is not None:
             self._event.abandon()
-        self._event = None
+        self._event, self._postponed = None, ""
         self._ring.want_none()
         if not self._failing:
             self._tell(f"flight recorder: {error}; it goes on in memory")
@@ -280,11 +283,11 @@ class _Event:
         self._first = self._first or tick.frames
         self._last = tick.frames
 
-    def close(self, ticks_lost: int, cut_short: str) -> None:
+    def close(self, ticks_lost: int, cut_short: str, origin: dict[str, Any]) -> None:
         """Complete the files, so that they outlive a loss of power too."""
         self._recording.close()
         self._decisions.close()
-        write_whole(self.directory / EVENT, _json(self._record(ticks_lost, cut_short)))
+        write_whole(self.directory / EVENT, _json(self._record(ticks_lost, cut_short) | origin))
         for path in (*self.directory.iterdir(), self.directory, self.directory.parent):
             _sync(path)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Literal
+from typing import Final, Literal
 
 from perception.messages import Tick
 
 State = Literal["starting", "running", "reloading", "stopping"]
+_QUIET_S: Final = 1.0
 
 
 class Health:
@@ -24,11 +25,12 @@ class Health:
         self.level = 0
         self.missing: tuple[str, ...] = ()
         self.on_time_ns: int | None = None
+        self.quiet_ns: int | None = None
         self._stale_s = stale_s
 
     def begin(self, state: State) -> None:
         """Go over to another state, in which no tick has been on time yet."""
-        self.on_time_ns = None
+        self.on_time_ns = self.quiet_ns = None
         self.state = state
 
     def record(self, tick: Tick) -> None:
@@ -40,6 +42,11 @@ class Health:
         self.missing = tick.frames.missing
         if decision.deadline_met:
             self.on_time_ns = tick.times.published_ns
+
+    def quiet(self, seconds: float) -> None:
+        """No frame set has come for so long; short gaps do not count, as what is always late has them too."""
+        if seconds >= _QUIET_S:
+            self.quiet_ns = time.monotonic_ns()
 
     def close(self) -> None:
         """Nothing to be closed."""

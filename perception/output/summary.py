@@ -17,7 +17,7 @@ from perception.budget import Ledger, LedgerRow, Percentiles
 from perception.config import Config
 from perception.errors import ResultsError
 from perception.governor import Enforcement
-from perception.hashing import sha256
+from perception.hashing import fingerprint
 from perception.messages import TickTimes
 from perception.output.files import write_whole
 
@@ -49,7 +49,7 @@ def write_summary(
     summary = {
         "versions": _versions(),
         "machine": machine(),
-        "chosen": {**chosen, "model": _fingerprint(config.detector.model), "cameras": list(cameras)},
+        "chosen": {**chosen, "model": fingerprint(config.detector.model), "cameras": list(cameras)},
         "drive": _drive(config.replay, config.rig),
         "pace": config.pace,
         "deadline_ms": config.budget.end_to_end_ms,
@@ -81,19 +81,23 @@ def write_summary(
 
 def read_summary(directory: Path) -> dict[str, Any]:
     """Read a run's ``summary.json``; raises `ResultsError`."""
-    path = directory / SUMMARY
+    return read_record(directory / SUMMARY)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read what was written about a run as one JSON object; raises `ResultsError`."""
     try:
         with path.open("rb") as file:
-            summary = json.loads(file.read(_MAX_BYTES))
+            record = json.loads(file.read(_MAX_BYTES))
     except OSError as error:
         raise ResultsError(
-            f"{path}: cannot be read: {error.strerror}; is {directory} the directory of a run?"
+            f"{path}: cannot be read: {error.strerror}; is {path.parent} the directory of a run?"
         ) from None
     except (ValueError, RecursionError) as error:
         raise ResultsError(f"{path}: damaged: {error}; run the drive again") from None
-    if not isinstance(summary, dict):
-        raise ResultsError(f"{path}: damaged: expected an object, got {type(summary).__name__}; run the drive again")
-    return summary
+    if not isinstance(record, dict):
+        raise ResultsError(f"{path}: damaged: expected an object, got {type(record).__name__}; run the drive again")
+    return record
 
 
 def machine() -> dict[str, Any]:
@@ -130,12 +134,6 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _fingerprint(model: Path | None) -> dict[str, Any] | None:
-    if model is None:
-        return None
-    return {"path": str(model.resolve()), "sha256": sha256(model)}
 
 
 def _drive(path: Path | None, rig: Path | None) -> dict[str, Any] | None:

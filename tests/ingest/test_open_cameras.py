@@ -39,6 +39,34 @@ def test_cameras_come_in_the_rigs_order_and_those_not_named_are_left_out(tmp_pat
     assert list(live_rig(chosen)) == ["CAM_BACK_LEFT", "CAM_FRONT"]
 
 
+@pytest.mark.parametrize(
+    ("source", "size", "told"),
+    [
+        ({"source": "gstreamer", "launch": "x"}, (96, 63), "nv12 of 96x63: it needs an even width and height; .*bgr"),
+        (FRONT | {"format": "nv12"}, (95, 64), "nv12 of 95x64: it needs an even width and height; .*mjpeg"),
+        (FRONT | {"format": "yuyv"}, (95, 64), "yuyv of 95x64: it needs an even width; "),
+        (FRONT | {"format": "uyvy"}, (95, 64), "uyvy of 95x64: it needs an even width; "),
+        (FRONT | {"format": "uyvy"}, (96, 63), None),
+        (FRONT, (95, 63), None),
+        ({"source": "rtsp", "url": "rtsp://127.0.0.1/stream"}, (95, 63), None),
+    ],
+)
+def test_a_format_that_cannot_have_the_calibrated_size_is_refused_in_one_line(
+    tmp_path: Path, source: dict[str, Any], size: tuple[int, int], told: str | None
+) -> None:
+    width, height = size
+    lens = {"width": width, "height": height, "fx": 48, "fy": 48, "cx": 48, "cy": 32}
+    rig = {"cameras": {"CAM_FRONT": lens | {"mount": {"translation_m": [1.5, 0.0, 1.5], "yaw_deg": 0.0}}}}
+    (tmp_path / "rig.yaml").write_text(yaml.safe_dump(rig))
+    chosen = written(tmp_path, {"rig": str(tmp_path / "rig.yaml"), "cameras": {"CAM_FRONT": source}})
+    if told is None:
+        assert list(live_rig(chosen)) == ["CAM_FRONT"]
+        return
+    with pytest.raises(ConfigError, match=f"^cameras.CAM_FRONT.format: {told}") as caught:
+        live_rig(chosen)
+    assert "\n" not in str(caught.value)
+
+
 def test_each_source_has_its_device(tmp_path: Path) -> None:
     sources = {
         "A": {"source": "rtsp", "url": "rtsp://127.0.0.1/stream"},

@@ -11,12 +11,13 @@ from tests.output.samples import make_tick
 
 
 class Recorded:
-    """Keeps the ticks' numbers; raises `fault`, or waits for `gate`, when there is one."""
+    """Keeps the ticks' numbers; raises `fault`, or `fault_at_end`, or waits for `gate`, when there is one."""
 
     def __init__(self) -> None:
         self.ticks: list[int] = []
         self.closed = False
         self.fault: Exception | None = None
+        self.fault_at_end: Exception | None = None
         self.gate = threading.Event()
         self.gate.set()
 
@@ -27,6 +28,8 @@ class Recorded:
         self.ticks.append(tick.frames.tick)
 
     def close(self) -> None:
+        if self.fault_at_end:
+            raise self.fault_at_end
         self.closed = True
 
 
@@ -87,6 +90,20 @@ def test_a_full_disk_is_told_once_and_tried_again() -> None:
     assert told[0][0] == "warning"
     assert "No space left" in told[0][1]
     assert told[1] == ("info", "recording again")
+
+
+def test_one_that_cannot_be_completed_is_told_and_keeps_no_other_from_it() -> None:
+    one, two, three = Recorded(), Recorded(), Recorded()
+    one.fault_at_end = OutputError("d/tracks.jsonl: cannot be written: No space left on device")
+    two.fault_at_end = OSError(5, "Input/output error")
+    told: list[tuple[str, str]] = []
+    background = Background(lambda: [one, two, three], lambda *line: told.append(line))
+    background.record(make_tick(0))
+    background.close()
+    assert three.closed
+    assert [priority for priority, _ in told] == ["warning", "warning"]
+    assert "d/tracks.jsonl: cannot be written" in told[0][1]
+    assert "Input/output error" in told[1][1]
 
 
 def test_until_it_is_tried_again_ticks_are_lost() -> None:

@@ -129,6 +129,43 @@ def test_those_who_dawdle_take_nothing_from_others(served: Served, monkeypatch: 
         assert client.recv(1) == b""
 
 
+def test_a_route_that_raises_is_answered_and_told_once(served: Served) -> None:
+    for value in ("1.0.x", "1.0.y"):
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{served.port}/metrics", headers={"Accept": f"text/plain; version={value}"}
+        )
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=10)  # noqa: S310
+        with refused.value as answer:
+            assert answer.code == HTTPStatus.INTERNAL_SERVER_ERROR
+            assert b"GET /metrics cannot be answered: " in (body := answer.read())
+            assert body.count(b"\n") == 1
+    assert len(served.told) == 2  # where it is, and that
+    assert "cannot be answered" in served.told[1]
+    assert "\n" not in served.told[1]
+    assert served.ask("GET", "/metrics")[0] == HTTPStatus.OK
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("a..b", "no host can have such a name"),
+        ("x" * 64, "no host can have such a name"),
+        ("::1%nowhere", "not known"),
+    ],
+)
+def test_an_address_that_cannot_be_had_is_told_once_and_tried_again(
+    monkeypatch: pytest.MonkeyPatch, address: str, reason: str
+) -> None:
+    monkeypatch.setattr(endpoints, "_RETRY_S", 0.05)
+    told: list[str] = []
+    endless = Endpoints(HealthConfig(address=address), {}, lambda _, text: told.append(text))
+    assert reason in until_told(told, 1)
+    time.sleep(0.2)
+    assert len(told) == 1
+    endless.close()
+
+
 def test_a_port_that_is_taken_is_told_once_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoints, "_RETRY_S", 0.05)
     told: list[str] = []

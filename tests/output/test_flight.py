@@ -22,11 +22,12 @@ from hypothesis import strategies as st
 from mcap.reader import make_reader
 
 from perception.clock import SteppedClock
-from perception.config import FlightConfig, SyncConfig
+from perception.config import Config, FlightConfig, SyncConfig
 from perception.errors import OutputError
 from perception.ingest.open_drive import open_drive
 from perception.ingest.replay import Replay
 from perception.messages import NO_IMAGE, Decision, FrameSet, Tick
+from perception.output import flight
 from perception.output.decisions import read_decisions
 from perception.output.flight import FlightRecorder
 from perception.output.ring import Ring, size_of
@@ -46,9 +47,9 @@ def at(tick: Tick, stamp_ns: int) -> Tick:
     return replace(tick, frames=replace(tick.frames, stamp_ns=stamp_ns))
 
 
-def make_config(directory: Path, **changes: Any) -> FlightConfig:
+def make_config(directory: Path, **changes: Any) -> Config:
     values = {"enabled": True, "directory": directory, "before_s": 1.0, "after_s": 0.5, "camera_lost_s": 60.0}
-    return FlightConfig(**(values | changes))
+    return Config(flight=FlightConfig(**(values | changes)))
 
 
 class Vehicle:
@@ -245,7 +246,7 @@ def test_a_signal_handler_may_ask_for_an_event(vehicle: Vehicle) -> None:
 
 def reasons(ticks: list[Tick], **changes: Any) -> dict[int, list[str]]:
     """What `Triggers` said, by the number of the tick."""
-    triggers = Triggers(make_config(Path("nowhere"), **changes))
+    triggers = Triggers(make_config(Path("nowhere"), **changes).flight)
     found = {tick.frames.tick: triggers.look(tick) for tick in ticks}
     return {number: said for number, said in found.items() if said}
 
@@ -407,6 +408,29 @@ def test_a_full_disk_is_told_once_and_the_next_event_is_tried_again(tmp_path: Pa
     assert event.name.endswith("room-again")
     assert len(stamps(event)) == 6
     assert {path.name for path in failed[0].iterdir()} == {"recording.mcap.partial", "decisions.jsonl.partial"}
+
+
+def test_what_waits_for_an_event_that_fails_does_not_follow_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, _: bytes) -> None:
+        raise OutputError(f"{path}: cannot be written: No space left on device")
+
+    vehicle = Vehicle(tmp_path, before_s=3.0, longest_s=1.0)
+    with monkeypatch.context() as disk:
+        disk.setattr(flight, "write_whole", refuse)
+        vehicle.drive(30)
+        vehicle.recorder.trigger("full")
+        vehicle.drive(13)  # it is still being written, and as long as it may be
+        vehicle.recorder.trigger("too late for it")
+        vehicle.drive(20)
+        settle(vehicle)
+    assert len(vehicle.told) == 1
+    vehicle.recorder.trigger("room again")
+    vehicle.drive(40)
+    whole = [event.name for event in vehicle.events() if (event / "event.json").exists()]
+    assert len(whole) == 1
+    assert whole[0].endswith("room-again")
 
 
 def settle(vehicle: Vehicle) -> None:

@@ -188,7 +188,7 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_to_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"cannot be written: .*name another place, as with --out"):
+    with pytest.raises(OutputError, match=r"cannot be written: .*name another place in the config, or with --out$"):
         TracksWriter(tmp_path / "file" / "run")
 
 

@@ -14,6 +14,7 @@ from perception.messages import Camera, Image, Needed, format_of
 from perception.pixels import to_bgr
 
 _BYTES_PER_PIXEL: Final = {"yuyv": 2, "uyvy": 2, "nv12": 1, "bgr": 3}
+_SHARING_COLOUR: Final = {"yuyv": (2, 1), "uyvy": (2, 1), "nv12": (2, 2)}
 _EVERY: Final = 8
 
 
@@ -26,12 +27,23 @@ def to_image(picture: bytes | RawPicture | VideoFrame, camera: Camera, needed: N
         return decode_image(picture, camera, needed)
     if isinstance(picture, VideoFrame):
         return frame_to_image(picture, camera)
-    check_size((picture.width, picture.height), camera)
+    size = (picture.width, picture.height)
+    check_size(size, camera)
+    if problem := indivisible(picture.format, size):
+        raise UndecodableError(problem)
     rows = _rows(picture)
     image = rows if picture.format == "nv12" else rows.reshape(picture.height, picture.width, -1)
     if picture.format == "uyvy":  # no preprocessing takes it
         return cast("Image", cv2.cvtColor(image, cv2.COLOR_YUV2BGR_UYVY))
     return image if needed is not None and format_of(image) in needed.as_they_come else to_bgr(image)
+
+
+def indivisible(form: str, size: tuple[int, int]) -> str:
+    """Why a format cannot have this (width, height), as its pixels share their colour; empty where it can."""
+    across, down = _SHARING_COLOUR.get(form, (1, 1))
+    if size[0] % across == 0 and size[1] % down == 0:
+        return ""
+    return f"{form} of {size[0]}x{size[1]}: it needs an even width{' and height' if down > 1 else ''}"
 
 
 def same(a: bytes | RawPicture | VideoFrame, b: bytes | RawPicture | VideoFrame) -> bool:

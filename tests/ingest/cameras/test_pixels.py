@@ -73,6 +73,30 @@ def test_a_raw_picture_that_is_cut_short_or_of_another_size_is_refused() -> None
         to_image(RawPicture("yuyv", 48, 128, 96, data), CAMERA)
 
 
+@pytest.mark.parametrize(
+    ("pixel_format", "size", "told"),
+    [
+        ("nv12", (95, 64), "an even width and height"),
+        ("nv12", (96, 63), "an even width and height"),
+        ("yuyv", (95, 64), "an even width$"),
+        ("uyvy", (95, 64), "an even width$"),
+    ],
+)
+@pytest.mark.parametrize("needed", [None, Needed((96, 64), frozenset[ImageFormat]({"nv12", "yuyv"}))])
+def test_raw_pixels_that_share_colour_with_none_are_refused(
+    pixel_format: str, size: tuple[int, int], told: str, needed: Needed | None
+) -> None:
+    picture = RawPicture(pixel_format, *size, 192, bytes(192 * 96))  # type: ignore[arg-type]
+    with pytest.raises(UndecodableError, match=f"{pixel_format} of {size[0]}x{size[1]}: it needs {told}"):
+        to_image(picture, make_camera("CAM", size), needed)
+
+
+@pytest.mark.parametrize(("pixel_format", "size"), [("yuyv", (96, 63)), ("uyvy", (96, 63)), ("bgr", (95, 63))])
+def test_raw_pixels_of_other_odd_sizes_are_images(pixel_format: str, size: tuple[int, int]) -> None:
+    picture = RawPicture(pixel_format, *size, 288, bytes(288 * 64))  # type: ignore[arg-type]
+    assert to_image(picture, make_camera("CAM", size)).shape == (size[1], size[0], 3)
+
+
 def test_a_jpeg_is_decoded_no_larger_than_it_is_looked_at() -> None:
     assert to_image(encode(PICTURE), CAMERA).shape == (64, 96, 3)
     assert to_image(encode(PICTURE), CAMERA, Needed((24, 16))).shape == (32, 48, 3)
