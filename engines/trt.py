@@ -28,6 +28,7 @@ Size = tuple[int, int]
 _WEIGHTED: Final = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
 _WITHOUT_DLA: Final = ((10, 8), (11, 4, 1))  # from the first of these on, until the second
 _FLAGS: Final = {"sparsity": "SPARSE_WEIGHTS", "version_compatible": "VERSION_COMPATIBLE"}
+_ON_DLA: Final = "DLA"  # the kind of a layer in the table
 _OUTPUT_TYPES: Final = ("float32", "int32", "int64")  # what the kernels read
 _DETAIL: Final = re.compile(r"Error Code \d+: [^(]*\((.*?)\.?(?: In \w+ at \S+)?\)$")
 _TYPES: Final = {"float": "float32", "half": "float16", "bf16": "bfloat16"}
@@ -128,7 +129,10 @@ def build(
     if data is None:
         reason = _reason(log.errors[-1:]) or "it does not say why"
         raise ModelError(f"{library.title} cannot build the engine: {reason}; all that it said is in {log.path}")
-    return Plan(bytes(memoryview(data)), layers.read_table(log.table), time.perf_counter() - began)
+    table = layers.read_table(log.table)
+    if engine.dla_core is not None:
+        _check_dla(library, table)
+    return Plan(bytes(memoryview(data)), table, time.perf_counter() - began)
 
 
 def progress_monitor(library: Library, progress: Progress, cancelled: Callable[[], bool]) -> Any:
@@ -166,6 +170,8 @@ def _configure(library: Library, builder: Any, engine: EngineConfig) -> Any:
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, engine.workspace_mb << 20)
     config.builder_optimization_level = engine.optimization_level
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # for the table of layers
+    # TensorFloat-32, on unless cleared, rounds float32 to 10 bits: results would not be those of the CPU.
+    config.clear_flag(trt.BuilderFlag.TF32)
     for key, flag in _FLAGS.items():
         if getattr(engine, key):
             config.set_flag(_lookup(library, "BuilderFlag", flag, key))
@@ -195,13 +201,17 @@ def _refuse_rtx(library: Library, key: str, reason: str) -> None:
 
 
 def _use_dla(library: Library, builder: Any, config: Any, core: int) -> None:
-    """Put what it can on a DLA core, the rest on the GPU (NVIDIA, "Working with DLA" of TensorRT 11.4.1)."""
+    """Put what it can on a DLA core, the rest on the GPU (NVIDIA, "Working with DLA" of TensorRT 11.4.1).
+
+    TensorRT up to 10.7 has DLA too, though for strongly typed networks it is documented from 11.4.1 on only: whether it
+    was of use is for `_check_dla` to say.
+    """
     trt = library.module
     _refuse_rtx(library, "dla_core", "DLA is on Orin, which it does not support")
     if _WITHOUT_DLA[0] <= library.numbers < _WITHOUT_DLA[1]:
         raise BackendError(
-            f"engine.dla_core: {library.title} does not support DLA; TensorRT up to 10.7 and from 11.4.1 on does, "
-            "on Orin: set engine.dla_core: null to run on the GPU"
+            f"engine.dla_core: {library.title} does not support DLA; TensorRT from 11.4.1 on does, on Orin: "
+            "set engine.dla_core: null to run on the GPU"
         )
     if core >= builder.num_DLA_cores:
         raise BackendError(
@@ -211,6 +221,15 @@ def _use_dla(library: Library, builder: Any, config: Any, core: int) -> None:
     config.default_device_type = trt.DeviceType.DLA
     config.DLA_core = core
     config.set_flag(_lookup(library, "BuilderFlag", "GPU_FALLBACK", "dla_core"))
+
+
+def _check_dla(library: Library, table: Sequence[Layer]) -> None:
+    """Refuse a plan that leaves the DLA idle: the builder falls back to the GPU layer by layer, for all of them too."""
+    if not any(layer.kind == _ON_DLA for layer in table):
+        raise BackendError(
+            f"engine.dla_core: {library.title} puts no layer of this model on the DLA, which takes INT8 and FP16 only, "
+            "and strongly typed networks from TensorRT 11.4.1 on; set engine.dla_core: null to run on the GPU"
+        )
 
 
 @contextmanager

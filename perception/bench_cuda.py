@@ -32,7 +32,7 @@ from perception.bench_floors import bare_engine, percentiles, preprocess_floor
 from perception.clock import LiveClock, SteppedClock
 from perception.config import Config
 from perception.cuda import Gpu
-from perception.cuda_backend import ChannelParts, GpuDevice
+from perception.cuda_backend import CaptureError, ChannelParts, GpuDevice
 from perception.cuda_channel import STAGES, CudaChannel
 from perception.detect.recognise import recognise
 from perception.errors import BackendError, ConfigError
@@ -67,7 +67,10 @@ def bench(chosen: Config, ticks: int, console: Console) -> dict[str, Any]:
         graphs, why = cuda_backend.launches_graphs(chosen, device.gpu, engine, "kernel")
         kinds = {"enqueued": _channels(parts, rig, frame_sets[0], resources, graphs=False)}
         if graphs:
-            kinds["graph"] = _channels(parts, rig, frame_sets[0], resources, graphs=True)
+            try:
+                kinds["graph"] = _channels(parts, rig, frame_sets[0], resources, graphs=True)
+            except CaptureError as refusal:
+                why = cuda_backend.enqueued(str(refusal))
         free_before = _free_bytes(device.gpu)
         costs = {name: Costs() for name in kinds}
         for done in track(range(0, ticks, BLOCK_TICKS), "", console=console, transient=True):
@@ -128,18 +131,20 @@ def _frame(camera: str, image: Image) -> Frame:
 def _channels(
     parts: ChannelParts, rig: Rig, frames: Sequence[Frame], resources: ExitStack, *, graphs: bool
 ) -> dict[str, CudaChannel]:
-    """A channel per camera, warm."""
+    """A channel per camera, warm, for `resources` to close; raises `CaptureError` with all of them closed."""
     channels = {}
-    for camera, frame in zip(rig.values(), frames, strict=True):
-        channels[camera.name] = channel = parts.channel(camera)
-        resources.callback(channel.close)
-        for _ in range(2):
-            channel.submit(frame)
-            channel.collect()
-        if graphs:
-            channel.capture(frame)
-            channel.submit(frame)
-            channel.collect()
+    with ExitStack() as opened:
+        for camera, frame in zip(rig.values(), frames, strict=True):
+            channels[camera.name] = channel = parts.channel(camera)
+            opened.callback(channel.close)
+            for _ in range(2):
+                channel.submit(frame)
+                channel.collect()
+            if graphs:
+                cuda_backend.capture(channel, frame)
+                channel.submit(frame)
+                channel.collect()
+        resources.enter_context(opened.pop_all())
     return channels
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -13,7 +13,7 @@ from perception.config import Config
 from perception.cuda import Gpu, Stream, Workspace
 from perception.cuda.compaction import KernelsByName
 from perception.cuda.cubins import KernelLibrary
-from perception.cuda.nvidia import present_gpu
+from perception.cuda.nvidia import bindings_for, present_gpu
 from perception.cuda.resource import Resource
 from perception.cuda_channel import CudaChannel
 from perception.detect.cuda_heads import decode
@@ -21,7 +21,7 @@ from perception.detect.gpu_engine import EngineContext, GpuEngine
 from perception.detect.manifest import read_manifest
 from perception.detect.recognise import Recognised, recognise
 from perception.detect.tensorrt_library import MODULES, WITHOUT_RTX, Flavor
-from perception.errors import BackendError, ConfigError
+from perception.errors import BackendError, ConfigError, GpuError
 from perception.faults import Faults
 from perception.messages import REDUCTIONS, Camera, Frame, Needed, Rig, Span
 from perception.nms.cuda import ResultBlock, suppress
@@ -133,8 +133,9 @@ def build(
 ) -> GpuChannels:
     """Load the configured detector, make a channel of it for every camera, and run all until they are warm.
 
-    Where all of its stages can be captured, each channel's work becomes a graph per size of its images. Raises
-    `ModelError`, `ConfigError`, `BackendError` or `GpuError` with one line for what cannot be had.
+    Where all of its stages can be captured, each channel's work becomes a graph per size of its images; where one
+    refuses it, all is enqueued, and a note says why. Raises `ModelError`, `ConfigError`, `BackendError` or `GpuError`
+    with one line for what cannot be had.
     """
     _check_priorities(config, rig)
     with ExitStack() as resources:
@@ -142,14 +143,13 @@ def build(
         resources.callback(engine.close)
         recognised = recognise(engine.model, config.detector)
         parts = ChannelParts(config, device, engine, recognised, preprocess, clock, faults)
-        channels, needed = {}, {}
-        for camera in rig.values():
-            channels[camera.name] = channel = parts.channel(camera)
-            resources.callback(channel.close)
-            needed[camera.name] = parts.needed(camera)
+        needed = {camera.name: parts.needed(camera) for camera in rig.values()}
         graphs, why = launches_graphs(config, device.gpu, engine, preprocess)
-        for camera in rig.values():
-            _warm_up(channels[camera.name], camera, needed[camera.name], faults, graphs=graphs)
+        try:
+            channels = resources.enter_context(_warm_channels(parts, rig, needed, graphs=graphs))
+        except CaptureError as refusal:  # of all cameras or of none: so these are made anew
+            why = enqueued(str(refusal))
+            channels = resources.enter_context(_warm_channels(parts, rig, needed, graphs=False))
         described = read_manifest(engine.model.path)
         notes = (
             f"runtime: {runtime.runtime}, {runtime.reason}",
@@ -250,14 +250,46 @@ def launches_graphs(config: Config, gpu: Gpu, engine: GpuEngine, preprocess: Pre
     """Whether work is captured into graphs, and why not."""
     reasons = {
         "as configured": not config.gpu.graphs,
-        "cuda-python is not installed (pip install cuda-bindings)": not gpu.has_graphs,
+        f"cuda-python is not installed (pip install {bindings_for(present_gpu())})": not gpu.has_graphs,
         "the runtime cannot be captured": not engine.capturable,
         "DALI cannot be captured": preprocess == "dali",
     }
     for reason, holds in reasons.items():
         if holds:
-            return False, f"work is enqueued, not launched as a graph: {reason}"
+            return False, enqueued(reason)
     return True, "each camera's work is launched as one CUDA graph"
+
+
+def enqueued(reason: str) -> str:
+    """The note where there are no graphs."""
+    return f"work is enqueued, not launched as a graph: {reason}"
+
+
+class CaptureError(GpuError):
+    """Work that cannot be captured, though its runtime can in general: enqueued it may still run."""
+
+
+def capture(channel: CudaChannel, frame: Frame) -> None:
+    """Make a graph of a channel's work on frames like this one; raises `CaptureError`."""
+    try:
+        channel.capture(frame)
+    except GpuError as error:
+        raise CaptureError(f"that of {frame.camera} cannot be captured: {error}") from None
+
+
+@contextmanager
+def _warm_channels(
+    parts: ChannelParts, rig: Rig, needed: Mapping[str, Needed], *, graphs: bool
+) -> Iterator[dict[str, CudaChannel]]:
+    """A channel for each camera, warm; raises `CaptureError` with all of them closed."""
+    with ExitStack() as opened:
+        channels = {}
+        for camera in rig.values():
+            channels[camera.name] = channel = parts.channel(camera)
+            opened.callback(channel.close)
+        for camera in rig.values():
+            _warm_up(channels[camera.name], camera, needed[camera.name], parts.faults, graphs=graphs)
+        yield channels
 
 
 def _warm_up(
@@ -268,7 +300,7 @@ def _warm_up(
         for _ in range(rounds):
             _run(channel, frame, faults)
         if graphs:
-            channel.capture(frame)
+            capture(channel, frame)
             _run(channel, frame, faults)
 
 

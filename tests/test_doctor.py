@@ -160,6 +160,25 @@ def test_what_the_gpu_path_lacks_is_told_where_there_is_a_gpu(tmp_path: Path, mo
     assert detector.plan(asked).remedy == "python -m engines.build --config mine.yaml --if-needed"
 
 
+@pytest.mark.parametrize(("cuda", "bindings"), [("12.6", "12.9.4"), ("13.2", "13.5.0")])
+def test_cuda_python_is_to_be_of_the_drivers_cuda(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cuda: str, bindings: str
+) -> None:
+    asked = case(tmp_path, gpu=PresentGpu("Orin", "8.7", cuda), device="cuda")
+    monkeypatch.setattr(graphics, "is_there", lambda module: module == "cuda.bindings.driver")
+    monkeypatch.setattr(graphics, "version_of", lambda _: bindings)
+    assert graphics.cuda_python(asked).state == "ok"
+
+    monkeypatch.setattr(graphics, "version_of", lambda _: "14.0.0")
+    later = graphics.cuda_python(asked)
+    assert (later.state, later.remedy) == ("missing", f"pip install 'cuda-bindings=={cuda[:2]}.*'")
+    assert later.what == f"14.0.0 is too new for this driver, which runs CUDA up to {cuda}"
+
+    without(monkeypatch, "cuda.bindings.driver")
+    absent = graphics.cuda_python(asked)
+    assert (absent.state, absent.remedy) == ("optional", later.remedy)
+
+
 def test_onnx_runtime_stands_in_for_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch, "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
     asked = case(tmp_path, gpu=THOR, device="cuda")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from perception.cuda import Gpu, Kernel, Module, kernels
+from perception.cuda.nvidia import compiler_for, present_gpu
 from perception.cuda.resource import Resource
 from perception.errors import BackendError, GpuError, PerceptionError
 
@@ -55,7 +56,8 @@ def _load(gpu: Gpu, source: Path, cubin: bytes, origin: str) -> Module:
     except GpuError as error:
         raise GpuError(
             f"{source.name} for {gpu.architecture} ({origin}) does not load ({error}); delete it there and compile it "
-            "with a CUDA toolkit that is not newer than the driver: python -m perception.cuda.cubins"
+            "with a CUDA toolkit that is not newer than the driver: "
+            f"python -m perception.cuda.cubins --arch {gpu.architecture}"
         ) from None
 
 
@@ -104,19 +106,43 @@ def keep(cubin: bytes, path: Path) -> None:
 
 def compile_source(source: Path, architecture: str) -> tuple[bytes, str]:
     """Compile a source to machine code; gives it and the compiler's name. Raises `BackendError`."""
-    nvcc = shutil.which("nvcc") or (str(_TOOLKIT) if _TOOLKIT.is_file() else None)
+    nvcc = _find_nvcc()
     if nvcc is not None:
         return _by_nvcc(nvcc, source, architecture), "nvcc"
+    nvrtc = _find_nvrtc()
+    if nvrtc is None:
+        raise BackendError(
+            f"{source.name} is not compiled for {architecture}, and there is no compiler here (nvcc, or pip install "
+            f"{compiler_for(present_gpu())}); elsewhere: python -m perception.cuda.cubins --out DIR "
+            f"--arch {architecture}, then gpu.kernels: DIR here"
+        )
+    return _by_nvrtc(nvrtc, source, architecture), "NVRTC"
+
+
+def known_architectures() -> frozenset[str] | None:
+    """What the compiler here compiles for; None where there is none, or it does not say."""
+    nvcc = _find_nvcc()
+    if nvcc is not None:
+        done = subprocess.run([nvcc, "--list-gpu-code"], capture_output=True, text=True, check=False)  # noqa: S603
+        return frozenset(done.stdout.split()) or None
+    nvrtc = _find_nvrtc()
+    if nvrtc is None:
+        return None
+    _, numbers = nvrtc.nvrtcGetSupportedArchs()
+    return frozenset(f"sm_{number}" for number in numbers)
+
+
+def _find_nvcc() -> str | None:
+    return shutil.which("nvcc") or (str(_TOOLKIT) if _TOOLKIT.is_file() else None)
+
+
+def _find_nvrtc() -> Any | None:
     try:
         nvrtc = importlib.import_module("cuda.bindings.nvrtc")
         nvrtc.nvrtcVersion()
     except (ImportError, RuntimeError):  # bindings without the library
-        raise BackendError(
-            f"{source.name} is not compiled for {architecture}, and there is no compiler here (nvcc, or pip install "
-            "cuda-bindings nvidia-cuda-nvrtc); elsewhere: python -m perception.cuda.cubins --out DIR "
-            f"--arch {architecture}, then gpu.kernels: DIR here"
-        ) from None
-    return _by_nvrtc(nvrtc, source, architecture), "NVRTC"
+        return None
+    return nvrtc
 
 
 def _by_nvcc(nvcc: str, source: Path, architecture: str) -> bytes:
@@ -155,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Compile all kernels ahead of time; returns the exit code."""
     parser = argparse.ArgumentParser("perception.cuda.cubins", description="Compile the CUDA kernels ahead of time.")
     parser.add_argument(
-        "--arch", action="append", metavar="SM", help=f"default: {', '.join(VEHICLES)}, and that of the GPU here"
+        "--arch", action="append", metavar="SM", help=f"default: that of the GPU here, and of {', '.join(VEHICLES)}"
     )
     parser.add_argument("--out", type=Path, default=cache_directory(), metavar="DIR", help="default: %(default)s")
     arguments = parser.parse_args(argv)
@@ -173,12 +199,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _usual() -> list[str]:
-    """The vehicles' architectures, and that of the GPU here, if there is one."""
-    try:
-        with Gpu() as gpu:
-            return list(dict.fromkeys((*VEHICLES, gpu.architecture)))
-    except PerceptionError:
-        return list(VEHICLES)
+    """That of the GPU here, if there is one, and the vehicles' that the compiler knows; warns of the others."""
+    gpu, known = present_gpu(), known_architectures()
+    here = [] if gpu is None else [gpu.architecture]
+    vehicles = [architecture for architecture in VEHICLES if architecture not in here]
+    passed_over = [] if known is None else [architecture for architecture in vehicles if architecture not in known]
+    for architecture in passed_over:
+        print(f"warning: {architecture} is passed over: the compiler here does not know it", file=sys.stderr)
+    return [*here, *(architecture for architecture in vehicles if architecture not in passed_over)]
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
+from perception.cuda.nvidia import bindings_for, present_gpu
 from perception.errors import BackendError, GpuError
 
 T = TypeVar("T")
@@ -31,17 +32,25 @@ class Driver:
 
     def bound(self, name: str, *args: Any) -> Any:
         """Call a function of the bindings by name, and return what it gives beside its status; raises `GpuError`."""
-        status, *values = getattr(self.bindings, name)(*args)
+        status, *values = self._ask(name, *args)
         if status != 0:
             raise GpuError(f"the GPU's driver: {name} failed: {status.name}")
         return values[0] if len(values) == 1 else values
 
     def ready(self, name: str, handle: Any) -> bool:
         """Call a query of the bindings, for which not ready is an answer and no failure."""
-        (status,) = getattr(self.bindings, name)(handle)
+        (status,) = self._ask(name, handle)
         if status not in (0, _NOT_READY):
             raise GpuError(f"the GPU's driver: {name} failed: {status.name}")
         return bool(status == 0)
+
+    def _ask(self, name: str, *args: Any) -> Any:
+        try:
+            return getattr(self.bindings, name)(*args)
+        except RuntimeError as error:  # 'Function "cuEventElapsedTime_v2" not found'
+            raise GpuError(
+                f"cuda-python does not fit the GPU's driver: {name}: {error}; pip install {bindings_for(present_gpu())}"
+            ) from None
 
 
 def load_driver() -> Driver:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from perception.cuda.driver import Driver
 from perception.cuda.event import Event
 from perception.cuda.graph import Graph, abandon_capture, begin_capture, end_capture
+from perception.cuda.nvidia import bindings_for, present_gpu
 from perception.cuda.resource import Resource
 from perception.errors import BackendError
 
@@ -80,7 +81,8 @@ class Stream(Resource):
 def _set_priority(driver: Driver, handle: int, priority: int) -> None:
     """Set the priority of a stream that PyCUDA made without one, and see whether it took."""
     if driver.bindings is None:
-        raise BackendError("stream priorities need cuda-python: pip install cuda-bindings, or remove gpu.priorities")
+        needed = bindings_for(present_gpu())
+        raise BackendError(f"stream priorities need cuda-python: pip install {needed}, or remove gpu.priorities")
     least, greatest = driver.bound("cuCtxGetStreamPriorityRange")
     if not greatest <= priority <= least:
         raise BackendError(f"gpu.priorities: {priority}; this GPU knows {greatest} (soonest) to {least}")

@@ -34,8 +34,14 @@ class Provider(NamedTuple):
 CUDA: Final = Provider(
     "CUDAExecutionProvider",
     "cuda",
-    # TensorFloat-32 rounds float32 to 10 bits: results would not be those of the CPU.
-    {"use_tf32": "0", "do_copy_in_default_stream": "1"},
+    {
+        # TensorFloat-32 rounds float32 to 10 bits: results would not be those of the CPU.
+        "use_tf32": "0",
+        # By default each session times the algorithms of its convolutions and takes the quickest: the last bits would
+        # differ from camera to camera and from run to run.
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "do_copy_in_default_stream": "1",
+    },
     takes_stream=True,
 )
 CPU: Final = Provider("CPUExecutionProvider", "cpu", {}, takes_stream=False)

@@ -6,6 +6,7 @@ not say what the model said is refused, whoever built it and wherever.
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +32,7 @@ from perception.errors import GpuError, ModelError
 from perception.hashing import sha256
 
 _FAILURES: Final = ("ERROR", "INTERNAL_ERROR")
+_KEPT: Final = 8
 
 
 def load(model: Path, config: EngineConfig, gpu: Gpu, *, input_size: tuple[int, int] | None = None) -> TensorRtEngine:
@@ -67,9 +69,8 @@ def hardware(gpu: Gpu) -> Hardware:
 
 def open_plan(library: Library, manifest: PlanManifest, plan: Path, model: Path, gpu: Gpu) -> TensorRtEngine:
     """Deserialise a plan of `model` whose manifest fits; raises `ModelError` where TensorRT does not take it."""
-    errors: list[str] = []
-    trt = library.module
-    logger = library.logger(lambda severity, message: errors.append(message) if severity in _FAILURES else None)
+    trt, complaints = library.module, _Complaints()
+    logger = library.logger(complaints)
     with gpu.current():
         runtime = trt.Runtime(logger)
         if manifest.settings.get("version_compatible"):
@@ -79,9 +80,8 @@ def open_plan(library: Library, manifest: PlanManifest, plan: Path, model: Path,
             runtime.DLA_core = core
         native = runtime.deserialize_cuda_engine(plan.read_bytes())
     if native is None:
-        reason = errors[-1].strip().splitlines()[0] if errors else "it does not say why"
-        raise ModelError(f"{plan}: {library.title} does not take it ({reason}); build it again with engines.build")
-    return TensorRtEngine(runtime, native, manifest, model=model, gpu=gpu)
+        raise ModelError(f"{plan}: {library.title} does not take it ({complaints}); build it again with engines.build")
+    return TensorRtEngine(runtime, native, manifest, complaints, model=model, gpu=gpu)
 
 
 def check_golden(engine: TensorRtEngine, golden: Golden, remedy: str) -> float:
@@ -95,22 +95,42 @@ def check_golden(engine: TensorRtEngine, golden: Golden, remedy: str) -> float:
     return deviation
 
 
+class _Complaints:
+    """The last errors that TensorRT told its logger of, for as long as the engine lives; as text, the very last one."""
+
+    def __init__(self) -> None:
+        self._kept: deque[str] = deque(maxlen=_KEPT)
+
+    def __call__(self, severity: str, message: str) -> None:
+        """Take down one message."""
+        if severity in _FAILURES:
+            self._kept.append(message)
+
+    def __str__(self) -> str:
+        lines = [line for message in self._kept for line in message.strip().splitlines()[:1]]
+        return lines[-1] if lines else "it does not say why"
+
+
 class TensorRtEngine:
     """A deserialised plan; satisfies `gpu_engine.GpuEngine`."""
 
-    def __init__(self, runtime: Any, native: Any, manifest: PlanManifest, *, model: Path, gpu: Gpu) -> None:
+    def __init__(
+        self, runtime: Any, native: Any, manifest: PlanManifest, complaints: _Complaints, *, model: Path, gpu: Gpu
+    ) -> None:
         self.gpu = gpu
         self.manifest = manifest
-        self.capturable = manifest.flavor == "tensorrt"  # of TensorRT for RTX that has not been tried
+        # Neither of TensorRT for RTX nor of a DLA has that been tried.
+        self.capturable = manifest.flavor == "tensorrt" and manifest.settings.get("dla_core") is None
         self.notes: tuple[str, ...] = (manifest.line(),)
         self._runtime = runtime  # the engine needs it for as long as it lives
         self._native = native
+        self._complaints = complaints
         _, _, height, width = manifest.inputs[0].shape
         self.model = Model(model, (width, height), manifest.metadata, black_outputs(gpu, self))
 
     def context(self, stream: Stream) -> EngineContext:
         """Create an execution context whose inferences run on `stream`; the GPU's context is current."""
-        return _Context(self._native, self.manifest, stream)
+        return _Context(self._native, self.manifest, stream, self._complaints)
 
     def close(self) -> None:
         """Release the engine; its contexts are closed first."""
@@ -122,11 +142,12 @@ class TensorRtEngine:
 class _Context:
     """An execution context with its tensors, which are bound once."""
 
-    def __init__(self, native: Any, manifest: PlanManifest, stream: Stream) -> None:
+    def __init__(self, native: Any, manifest: PlanManifest, stream: Stream, complaints: _Complaints) -> None:
         self._resources = ExitStack()
+        self._complaints = complaints
         self._context = native.create_execution_context()
         if self._context is None:
-            raise GpuError("TensorRT could not create an execution context; is there memory left on the GPU?")
+            raise GpuError(f"TensorRT could not create an execution context ({complaints}); is there memory left?")
         try:
             self.input = self._bind(manifest.inputs[0], stream)
             self.outputs = tuple(self._bind(output, stream) for output in manifest.outputs)
@@ -139,7 +160,7 @@ class _Context:
     def enqueue(self) -> None:
         """Put one inference on the stream."""
         if not self._execute(self._stream):
-            raise GpuError("TensorRT could not enqueue an inference; its messages say more")
+            raise GpuError(f"TensorRT could not enqueue an inference ({self._complaints})")
 
     def close(self) -> None:
         """Release the context, then its memory."""

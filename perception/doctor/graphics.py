@@ -11,7 +11,8 @@ from typing import Literal
 from perception import backends
 from perception.config import Config
 from perception.cuda import cubins, kernels
-from perception.detect.tensorrt_library import INSTALL, MODULES, TITLES, WITHOUT_RTX, Flavor
+from perception.cuda.nvidia import bindings_for, compiler_for
+from perception.detect.tensorrt_library import INSTALL, MODULES, TITLES, WITHOUT_RTX, Flavor, version_numbers
 from perception.doctor.finding import Case, Finding, State, is_there, module_version, version_of
 from perception.errors import BackendError
 
@@ -35,10 +36,15 @@ def pycuda(case: Case) -> Finding:
 
 def cuda_python(case: Case) -> Finding:
     """Without it there are no CUDA graphs and no stream priorities."""
+    remedy = _for(case, f"pip install {bindings_for(case.gpu)}")
     if is_there("cuda.bindings.driver"):
-        return Finding("cuda-python", "ok", version_of("cuda-bindings"))
+        version = version_of("cuda-bindings")
+        if case.gpu is not None and version_numbers(version)[:1] > (case.gpu.cuda_major,):
+            what = f"{version} is too new for this driver, which runs CUDA up to {case.gpu.cuda}"
+            return Finding("cuda-python", case.gpu_part, what, remedy)
+        return Finding("cuda-python", "ok", version)
     state: State = "optional" if case.on_gpu else "not needed"
-    return Finding("cuda-python", state, "not installed: no CUDA graphs", _for(case, "pip install cuda-bindings"))
+    return Finding("cuda-python", state, "not installed: no CUDA graphs", remedy)
 
 
 def compiler(case: Case) -> Finding:
@@ -49,7 +55,7 @@ def compiler(case: Case) -> Finding:
     if is_there("cuda.bindings.nvrtc") and _nvrtc_version():
         return Finding("CUDA compiler", "ok", f"NVRTC {_nvrtc_version()}")
     what = "neither nvcc nor NVRTC: kernels have to be compiled elsewhere"
-    return Finding("CUDA compiler", "not needed", what, _for(case, "pip install cuda-bindings nvidia-cuda-nvrtc"))
+    return Finding("CUDA compiler", "not needed", what, _for(case, f"pip install {compiler_for(case.gpu)}"))
 
 
 def _nvrtc_version() -> str | None:
@@ -61,7 +67,7 @@ def kernels_compiled(case: Case) -> Finding:
     """The kernels' machine code for this GPU."""
     if case.gpu is None:
         return Finding("kernels", case.gpu_part, "no GPU to compile them for")
-    architecture = "sm_" + case.gpu.compute_capability.replace(".", "")
+    architecture = case.gpu.architecture
     places = [place for place in (case.config.gpu.kernels, cubins.cache_directory()) if place is not None]
     names = {source.name: cubins.file_name(source, architecture) for source in kernels.SOURCES}
     missing = [source for source, name in names.items() if not any((place / name).is_file() for place in places)]

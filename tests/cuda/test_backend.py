@@ -12,9 +12,12 @@ import pytest
 from perception import backends, cuda_backend
 from perception.clock import SteppedClock
 from perception.cuda.nvidia import PresentGpu
-from perception.errors import BackendError, ConfigError
+from perception.errors import BackendError, ConfigError, GpuError
+from perception.messages import Frame, Span
+from perception.pixels import blank
 from tests.cuda import machines
 from tests.cuda.machines import Machine
+from tests.detect.tensorrt_double import refuse_captures
 from tests.drives import make_camera
 from tests.kernels.grid import Grid
 from tests.models import write_colour_detector
@@ -40,6 +43,10 @@ def build(machine: Machine, model: Path, directory: Path, **changes: Any) -> bac
     return backends.build(chosen, RIG, SteppedClock())
 
 
+def frame(camera: str) -> Frame:
+    return Frame(camera, blank("bgr", (96, 64)), 0, 0, Span(0, 0))
+
+
 def test_every_cameras_work_is_one_graph_for_each_format(played: Machine, model: Path, tmp_path: Path) -> None:
     assert played.played is not None
     with closing(build(played, model, tmp_path)) as backend:
@@ -53,6 +60,35 @@ def test_graphs_can_be_turned_off(played: Machine, model: Path, tmp_path: Path) 
     with closing(build(played, model, tmp_path, **{"gpu.graphs": False})) as backend:
         assert "work is enqueued, not launched as a graph: as configured" in backend.notes
         assert played.played.names("cuStreamBeginCapture") == []
+
+
+@pytest.mark.parametrize("after", [0, 4], ids=["the first", "one of the second camera"])
+def test_where_a_capture_is_refused_all_is_enqueued(
+    played: Machine, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    assert played.played is not None
+    refuse_captures(played.played, monkeypatch, after)
+    with closing(build(played, model, tmp_path)) as backend:
+        camera = "REAR" if after else "FRONT"
+        (note,) = (note for note in backend.notes if "graph" in note)
+        assert note == (
+            f"work is enqueued, not launched as a graph: that of {camera} cannot be captured: "
+            "TensorRT could not enqueue an inference (IExecutionContext::enqueueV3: it cannot be)"
+        )
+        assert not any(name.startswith("executable graph") for name in played.played.live)
+        played.played.calls.clear()
+        for name, channel in backend.channels[0].items():
+            channel.submit(frame(name))
+            assert channel.collect() is not None
+        assert len(played.played.names("execute_async_v3")) == len(RIG)
+
+
+def test_an_engine_that_fails_without_a_capture_is_refused(
+    played: Machine, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.detect.tensorrt_double._Execution._refuses", lambda *_: True)
+    with pytest.raises(GpuError, match="could not enqueue an inference"):
+        build(played, model, tmp_path)
 
 
 def test_the_stream_of_a_camera_has_its_priority(played: Machine, model: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from perception import bench, bench_cuda, bench_floors
 from tests.cuda import machines
 from tests.cuda.machines import Machine
+from tests.detect.tensorrt_double import refuse_captures
 from tests.drives import make_camera, render, write_drive
 from tests.kernels.grid import Grid
 from tests.models import write_colour_detector
@@ -28,19 +30,25 @@ def played(grid: Grid, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureR
     assert machine.played.broken == machine.played.live == []
 
 
-def test_it_measures_what_runs_and_what_it_cannot_go_below(
-    played: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    model = write_colour_detector(tmp_path / "colours.onnx", (96, 64))
-    drive = write_drive(tmp_path / "drive.mcap", cameras=("A", "B"), ticks=4, image_size=(96, 64), lidar=False)
-    plans, measured = tmp_path / "plans", tmp_path / "measured.json"
-    machines.on_gpu(played, "base.yaml", tmp_path, **{"replay": str(drive.path), "detector.model": str(model)})
+def measure(played: Machine, directory: Path) -> dict[str, Any]:
+    """What ``python -m perception.bench`` writes of three ticks."""
+    model = write_colour_detector(directory / "colours.onnx", (96, 64))
+    drive = write_drive(directory / "drive.mcap", cameras=("A", "B"), ticks=4, image_size=(96, 64), lidar=False)
+    plans, measured = directory / "plans", directory / "measured.json"
+    machines.on_gpu(played, "base.yaml", directory, **{"replay": str(drive.path), "detector.model": str(model)})
 
     arguments = ["--device", "cuda", "--config", "base.yaml", "--replay", str(drive.path), "--model", str(model)]
     arguments += ["--ticks", "3", "--set", f"engine.directory={plans}", "--json", str(measured)]
     assert bench.main(arguments) == 0
+    result: dict[str, Any] = json.loads(measured.read_text())
+    return result
 
-    result = json.loads(measured.read_text())
+
+def test_it_measures_what_runs_and_what_it_cannot_go_below(
+    played: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = measure(played, tmp_path)
+
     assert played.played is not None
     assert set(result["kinds"]) == ({"enqueued", "graph"} if played.played.names("cuGraphLaunch") else {"enqueued"})
     assert ("graph" in result["kinds"]) == any("one CUDA graph" in line for line in result["runtime"])
@@ -52,6 +60,17 @@ def test_it_measures_what_runs_and_what_it_cannot_go_below(
     assert floor["ms"] == pytest.approx(floor["host_ms"] + floor["upload_ms"] + floor["gpu_ms"])
     assert result["gpu_memory_change_bytes"] == 0
     assert "preprocess, one camera alone" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("played", [True], indirect=True, ids=["graphs"])
+def test_where_a_capture_is_refused_it_measures_what_is_enqueued(
+    played: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert played.played is not None
+    refuse_captures(played.played, monkeypatch, after=1)
+    result = measure(played, tmp_path)
+    assert list(result["kinds"]) == ["enqueued"]
+    assert result["runtime"][-1].startswith("work is enqueued, not launched as a graph: that of CAMERA_1 cannot be ")
 
 
 def test_without_a_gpu_it_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:

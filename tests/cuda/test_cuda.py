@@ -3,12 +3,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pytest
 
-from perception.cuda import Gpu, Workspace, load_driver
+from perception.cuda import Gpu, Workspace, driver, load_driver
+from perception.cuda.nvidia import PresentGpu
 from perception.errors import BackendError, GpuError
 from tests.cuda.bindings_double import BindingsDouble
 from tests.cuda.conftest import open_gpu
@@ -150,6 +151,28 @@ def test_a_capture_in_which_something_fails_leaves_the_stream_of_use(double: Dou
     assert double.broken == double.live == []
 
 
+@pytest.mark.parametrize("name", ["cuEventCreate", "cuEventQuery"])
+def test_a_cuda_python_of_a_later_cuda_than_the_drivers_is_told_in_one_line(
+    double: Double, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def lacking(*_: Any) -> Any:
+        raise RuntimeError(f'Function "{name}_v2" not found')
+
+    monkeypatch.setattr(driver, "present_gpu", lambda: PresentGpu("Orin", "8.7", "12.6"))
+    with open_gpu(double) as gpu, gpu.current(), gpu.stream() as stream:
+        before = gpu.event()
+        stream.record(before)
+        monkeypatch.setattr(BindingsDouble, name, lacking)
+        with pytest.raises(GpuError) as refused:
+            (gpu.event if name == "cuEventCreate" else before.done)()
+        stream.synchronize()
+        before.close()
+    assert str(refused.value) == (
+        f'cuda-python does not fit the GPU\'s driver: {name}: Function "{name}_v2" not found; '
+        "pip install 'cuda-bindings==12.*'"
+    )
+
+
 def test_priorities_take_cuda_python_and_the_gpus_range(double: Double) -> None:
     with open_gpu(double) as gpu, gpu.current():
         with gpu.stream(priority=-3) as stream:
@@ -158,7 +181,7 @@ def test_priorities_take_cuda_python_and_the_gpus_range(double: Double) -> None:
             gpu.stream(priority=1)
     with open_gpu(double, bindings=False) as gpu, gpu.current():
         assert not gpu.has_graphs
-        with pytest.raises(BackendError, match="stream priorities need cuda-python"):
+        with pytest.raises(BackendError, match="stream priorities need cuda-python: pip install cuda-bindings, or"):
             gpu.stream(priority=-3)
     assert double.live == []
 

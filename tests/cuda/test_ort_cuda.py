@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -63,6 +64,21 @@ def test_without_its_cuda_provider_it_says_what_to_install(double_gpu: Gpu) -> N
         pytest.skip("ONNX Runtime is here with CUDA")
     with pytest.raises(BackendError, match="has no CUDAExecutionProvider; pip install onnxruntime-gpu instead"):
         ort_cuda.load(STOCK, double_gpu)
+
+
+def test_every_session_is_to_compute_the_same_bits(double_gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, str]] = []
+
+    def session(*_: Any, providers: Any) -> Any:
+        asked.append(providers[0][1])
+        raise RuntimeError("no CUDA here")
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    with pytest.raises(ModelError, match="no CUDA here"):
+        ort_cuda.load(STOCK, double_gpu)
+    # what is timed may come out otherwise for the next camera, TF32 is not what the CPU computes:
+    assert (asked[0]["cudnn_conv_algo_search"], asked[0]["use_tf32"]) == ("HEURISTIC", "0")
 
 
 @pytest.mark.gpu

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import pytest
 
 from tests.cuda.double import Double
 
@@ -17,8 +18,9 @@ from tests.cuda.double import Double
 class _Execution:
     """An execution context: from the address that it was told of for the input to those for the outputs."""
 
-    def __init__(self, double: Double, session: Any) -> None:
+    def __init__(self, double: Double, session: Any, logger: Any) -> None:
         self._double = double
+        self._logger = logger
         self._session = session
         self._input = session.get_inputs()[0]
         self._outputs = [port.name for port in session.get_outputs()]
@@ -31,8 +33,16 @@ class _Execution:
 
     def execute_async_v3(self, stream: int) -> bool:
         self._double.record("execute_async_v3", str(stream))
+        if self._refuses(stream):
+            self._logger.log(SimpleNamespace(name="ERROR"), "IExecutionContext::enqueueV3: it cannot be\nenqueued")
+            return False
         self._double.put(stream, "inference", self._infer)
         return True
+
+    def _refuses(self, stream: int) -> bool:
+        """Nothing; tests put in its place what this engine is not to be asked for."""
+        del stream
+        return False
 
     def _infer(self) -> None:
         shape = [1 if isinstance(axis, str) else axis for axis in self._input.shape]
@@ -59,9 +69,19 @@ def runtime_double(double: Double, plan_is: Path | None = None) -> Any:
             except Exception:  # noqa: BLE001 (the runtime's errors share no narrower base)
                 self._logger.log(SimpleNamespace(name="ERROR"), "magicTag: not a plan of this version")
                 return None
-            return SimpleNamespace(create_execution_context=lambda: _Execution(double, session))
+            return SimpleNamespace(create_execution_context=lambda: _Execution(double, session, self._logger))
 
     return Runtime
+
+
+def refuse_captures(double: Double, monkeypatch: pytest.MonkeyPatch, after: int = 0) -> None:
+    """Have engines refuse to be captured, as TensorRT does those with work that no graph can have; some go `after`."""
+    taken = iter(range(after))
+
+    def refuses(_: _Execution, stream: int) -> bool:
+        return double.queues[stream].captured is not None and next(taken, None) is None
+
+    monkeypatch.setattr(_Execution, "_refuses", refuses)
 
 
 class _Logger:

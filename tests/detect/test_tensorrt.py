@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -191,9 +192,38 @@ def test_a_failed_inference_is_an_error(
     gpu: Gpu, config: EngineConfig, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(config, model)
-    monkeypatch.setattr("tests.detect.tensorrt_double._Execution.execute_async_v3", lambda *_: False)
-    with pytest.raises(GpuError, match="could not enqueue"):
+    monkeypatch.setattr("tests.detect.tensorrt_double._Execution._refuses", lambda *_: True)
+    with pytest.raises(
+        GpuError, match=r"could not enqueue an inference \(IExecutionContext::enqueueV3: it cannot be\)$"
+    ):
         tensorrt.load(model, config, gpu)
+
+
+def test_a_context_that_cannot_be_made_is_an_error_in_tensorrts_words(
+    gpu: Gpu, config: EngineConfig, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(config, model)
+    module = sys.modules["tensorrt"]
+    deserialise = module.Runtime.deserialize_cuda_engine
+
+    def without_contexts(runtime: Any, plan: bytes) -> Any:
+        engine = deserialise(runtime, plan)
+        for severity, message in (("ERROR", "an earlier one"), ("ERROR", "out of memory\n"), ("WARNING", "slow")):
+            runtime._logger.log(SimpleNamespace(name=severity), message)
+        engine.create_execution_context = lambda: None
+        return engine
+
+    monkeypatch.setattr(module.Runtime, "deserialize_cuda_engine", without_contexts)
+    with pytest.raises(GpuError, match=r"could not create an execution context \(out of memory\)"):
+        tensorrt.load(model, config, gpu)
+
+
+def test_what_runs_on_a_dla_is_not_captured(gpu: Gpu, config: EngineConfig, model: Path) -> None:
+    on_dla = config.model_copy(update={"dla_core": 0})
+    install(on_dla, model)
+    engine = tensorrt.load(model, on_dla, gpu)
+    assert not engine.capturable
+    engine.close()
 
 
 def test_an_engine_that_says_something_else_is_refused(gpu: Gpu, config: EngineConfig, model: Path) -> None:

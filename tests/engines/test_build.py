@@ -394,6 +394,43 @@ def test_dla_is_for_those_that_have_it(version: str, cores: int, reason: str | N
             trt._use_dla(library, SimpleNamespace(num_DLA_cores=cores), settings, 1)
 
 
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        ("Name: {ForeignNode[first...second]}, LayerType: DLA, Inputs: []\nName: copy, LayerType: Reformat\n", None),
+        ("Name: first, LayerType: CaskConvolution, Inputs: []\n", "puts no layer of this model on the DLA"),
+        ("", "puts no layer of this model on the DLA"),
+    ],
+)
+def test_a_plan_that_leaves_the_dla_idle_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str, reason: str | None
+) -> None:
+    monkeypatch.setattr(trt, "_configure", lambda *_: SimpleNamespace())
+    library, engine = Library("tensorrt", None, "10.3.0"), EngineConfig(dla_core=0)
+    with trt.BuildLog(tmp_path / "log") as log:
+
+        def compile_it(*_: Any) -> bytes:
+            log("VERBOSE", f"Layers:\n{table}")
+            return b"a plan"
+
+        builder = SimpleNamespace(build_serialized_network=compile_it)
+        network = trt.Network(builder, None, image=None, inputs=(), outputs=(), quantised=(), quantisers=())  # type: ignore[arg-type]
+        if reason is None:
+            assert trt.build(library, log, network, engine, timing_cache=None, monitor=None).data == b"a plan"
+        else:
+            with pytest.raises(BackendError, match=reason):
+                trt.build(library, log, network, engine, timing_cache=None, monitor=None)
+        on_gpu = EngineConfig()
+        assert trt.build(library, log, network, on_gpu, timing_cache=None, monitor=None).data == b"a plan"
+
+
+def test_plans_do_not_compute_in_tf32(config: EngineConfig) -> None:
+    library = load_library("rtx")
+    builder = rtx.Builder(library.logger(lambda *_: None))
+    assert builder.create_builder_config().get_flag(rtx.BuilderFlag.TF32)  # unless it is cleared
+    assert not trt._configure(library, builder, config).get_flag(rtx.BuilderFlag.TF32)
+
+
 def test_a_flag_that_a_version_lacks_is_refused_by_its_key() -> None:
     library = Library("tensorrt", SimpleNamespace(BuilderFlag=SimpleNamespace()), "12.0.0")
     with pytest.raises(BackendError, match=r"engine\.sparsity: TensorRT 12\.0\.0 has no BuilderFlag\.SPARSE_WEIGHTS"):
