@@ -1,7 +1,8 @@
 """What a drive says of its frames besides what the pipeline reads: the boxes to be found, and tags.
 
 Drives of `engines.world` hold both, exactly: see `engines.world.drive`. Of others the boxes follow from their ground
-truth in 3-D, as `perception.truth` sees it, and tags have to be given.
+truth in 3-D, as `perception.truth` sees it, and tags have to be given. Others may have outlines on the same topics:
+nuscenes2mcap draws its boxes there, in the images of the LiDAR's time. Ours are known by their ``visibility``.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from typing import Any, Final
 import numpy as np
 from foxglove_schemas_protobuf.ImageAnnotations_pb2 import ImageAnnotations
 from google.protobuf.message import DecodeError
-from mcap.exceptions import McapError
-from mcap.reader import make_reader
+from mcap.records import Channel, Message
 
 from engines.accuracy import TrueBoxes, too_hard
 from perception.errors import DriveError
 from perception.ingest.drive import Drive
 from perception.ingest.formats import HEAD_BYTES, is_mcap
+from perception.ingest.mcap_file import DamageError, read_records
 from perception.messages import CLASSES, Transform
 from perception.truth import RigView, TruthTimeline
 
@@ -45,10 +46,16 @@ class Annotations:
                     self._tags.append((stamp_ns, _tags_of(data)))
                 else:
                     camera = topic.removeprefix("/").removesuffix(_BOXES)
-                    self._boxes[camera, stamp_ns] = _boxes_of(data)
+                    boxes = _boxes_of(data)
+                    if boxes is not None:
+                        self._boxes[camera, stamp_ns] = boxes
         except (ValueError, KeyError, DecodeError) as error:
             raise DriveError(f"{path}: a message on {topic} cannot be understood: {error}") from None
         self._tags.sort(key=lambda entry: entry[0])
+        self.tag_keys = frozenset(key for _, tags in self._tags for key in tags)
+        """Of all tags in the drive."""
+        if not any(len(boxes.labels) for boxes in self._boxes.values()):
+            self._boxes.clear()  # messages without an outline do not tell whose they are
         self._timeline = TruthTimeline([] if self._boxes else drive.truth())
         self._view = RigView(drive.rig)
 
@@ -80,16 +87,22 @@ class Annotations:
 
 
 def _messages(path: Path, drive: Drive) -> Iterator[tuple[str, int, bytes]]:
-    """The messages with tags and boxes of a recording: topic, log time, data."""
+    """The messages with tags and boxes of a recording, up to where it is damaged: topic, log time, data."""
     if not _is_recording(path):
         return
-    topics = [_TAGS, *(f"/{camera}{_BOXES}" for camera in drive.rig)]
+    wanted = {_TAGS, *(f"/{camera}{_BOXES}" for camera in drive.rig)}
+    topics: dict[int, str] = {}
     try:
         with path.open("rb") as file:
-            for _, channel, message in make_reader(file, validate_crcs=True).iter_messages(topics=topics):
-                yield channel.topic, message.log_time, message.data
-    except (McapError, OSError, ValueError) as error:
-        raise DriveError(f"{path}: its tags and boxes cannot be read: {str(error).partition(chr(10))[0]}") from None
+            for _, record in read_records(file):  # not `read_messages`: tags are no protobuf
+                if isinstance(record, Channel):
+                    topics[record.id] = record.topic
+                elif isinstance(record, Message) and topics.get(record.channel_id) in wanted:
+                    yield topics[record.channel_id], record.log_time, record.data
+    except DamageError:
+        return  # so does the replay
+    except OSError as error:
+        raise DriveError(f"{path}: its tags and boxes cannot be read: {error.strerror}") from None
 
 
 def _is_recording(path: Path) -> bool:
@@ -106,11 +119,15 @@ def _tags_of(data: bytes) -> dict[str, set[str]]:
     return {str(key): {str(value)} for key, value in tags.items()}
 
 
-def _boxes_of(data: bytes) -> TrueBoxes:
+def _boxes_of(data: bytes) -> TrueBoxes | None:
+    """The boxes of a message; None where it has outlines and none of them is ours."""
     message: Any = ImageAnnotations.FromString(data)
     boxes, labels, visibility = [], [], []
-    for outline in message.points:
-        facts = {pair.key: pair.value for pair in outline.metadata}
+    outlines = [(outline, {pair.key: pair.value for pair in outline.metadata}) for outline in message.points]
+    ours = [(outline, facts) for outline, facts in outlines if "visibility" in facts]
+    if outlines and not ours:
+        return None
+    for outline, facts in ours:
         if facts.get("category") not in CLASSES:
             continue
         corners = np.array([(point.x, point.y) for point in outline.points])

@@ -102,6 +102,11 @@ def parse_tags(text: str) -> dict[str, set[str]]:
     return tags
 
 
+def sorted_tags(tags: Tags) -> dict[str, tuple[str, ...]]:
+    """Tags as manifests tell them: the same however they were given."""
+    return {key: tuple(sorted(values)) for key, values in sorted(tags.items())}
+
+
 def _combinations(requirement: Requirement, cameras: Sequence[str]) -> Iterator[tuple[tuple[str, str], ...]]:
     choices = [
         [(key, value) for value in (cameras if key == "camera" and values == (EVERY_CAMERA,) else values)]

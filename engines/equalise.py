@@ -32,7 +32,10 @@ class Junction(NamedTuple):
 
 
 def junctions(model: onnx.ModelProto) -> list[Junction]:
-    """Where factors can be moved: from a convolution through a ReLU into convolutions, each with weights of its own."""
+    """Where factors can be moved: from a convolution through a ReLU into convolutions, each with weights of its own.
+
+    Not where what would be scaled is an output of the model.
+    """
     graph = model.graph
     uses = Counter(name for node in graph.node for name in node.input)
     own = {tensor.name for tensor in graph.initializer if uses[tensor.name] == 1}
@@ -50,7 +53,13 @@ def junctions(model: onnx.ModelProto) -> list[Junction]:
             continue
         maker = makers.get(node.input[0])
         readers = tuple(reader for reader in graph.node if node.output[0] in reader.input)
-        if maker is not None and is_free(maker) and readers and all(map(is_free, readers)):
+        if (
+            maker is not None
+            and outputs.isdisjoint(maker.output)
+            and is_free(maker)
+            and readers
+            and all(map(is_free, readers))
+        ):
             found.append(Junction(node.output[0], maker, readers))
     return found
 

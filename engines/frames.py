@@ -53,19 +53,22 @@ def cameras(drives: Sequence[Path], rig: Path | None) -> dict[str, tuple[int, in
 def frames(path: Path, rig: Path | None, given: Mapping[str, set[str]], every: int) -> Iterator[KnownFrame]:
     """Yield the frames of every so many-th frame set, in the drive's own order and always the same.
 
-    Tags come from the drive, those `given` are added. A recording damaged on the way ends there.
+    Tags come from the drive; of those `given`, only keys that it has nowhere are taken. Images that cannot be decoded
+    are left out. A recording damaged on the way ends there.
     """
     drive = open_drive(path, rig)
     annotations = Annotations(path, drive)
+    lacking = {key: values for key, values in given.items() if key not in annotations.tag_keys}
     source = Replay(drive, SteppedClock(), SyncConfig(), threads=1)
     with closing(source):
         for frame_set in source.frame_sets():
             if frame_set.tick % every:
                 continue
             for frame in frame_set.frames:
+                if not frame.decoded:
+                    continue
                 truth = annotations.boxes(frame.camera, frame.capture_ns, frame.map_from_base)
-                own = annotations.tags(frame.capture_ns)
-                tags = {key: own.get(key, set()) | given.get(key, set()) for key in {*own, *given}}
+                tags = {**lacking, **annotations.tags(frame.capture_ns)}
                 tags["camera"] = {frame.camera}
                 tags["size"] = _sizes(truth)
                 yield KnownFrame(frame, tags, truth)

@@ -24,6 +24,7 @@ from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
+from perception.detect.model import check_file
 from perception.errors import ModelError
 from perception.messages import Float32
 
@@ -41,11 +42,14 @@ _OPTIONS: Final = {
     "QuantizeBias": False,  # TensorRT refuses an int32 bias
     "OpTypesToExcludeOutputQuantization": list(QUANTISED),
 }
+_LEAST_STD: Final = 0.03
+"""Of a channel: less is how a score moves that never speaks, or a constant, and would be told for noise."""
 _LEAST_OPSET: Final = 13  # per-channel DequantizeLinear
 
 
 def read(path: Path) -> onnx.ModelProto:
     """Load a model, infer its shapes, name its nodes; raises `ModelError` for what cannot be quantised."""
+    check_file(path)
     try:
         model = onnx.shape_inference.infer_shapes(onnx.load(path))
     except Exception as error:  # noqa: BLE001 (protobuf and onnx share no narrower base)
@@ -55,11 +59,23 @@ def read(path: Path) -> onnx.ModelProto:
         model = onnx.version_converter.convert_version(model, _LEAST_OPSET)
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         raise ModelError(f"{path}: quantised already; pass the float model")
+    batch = _batch(model)
+    if batch > 1:
+        raise ModelError(
+            f"{path}: only takes {batch} images at once, calibration has one; export it with a batch size of 1 or a "
+            "dynamic one"
+        )
     for number, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type}_{number}"
     if not quantisable(model):
         raise ModelError(f"{path}: no {', '.join(QUANTISED)} with constant weights in it; nothing to quantise")
     return model
+
+
+def _batch(model: onnx.ModelProto) -> int:
+    """The batch size that the model's input is fixed at; 0 where it is open."""
+    dimensions = model.graph.input[0].type.tensor_type.shape.dim
+    return dimensions[0].dim_value if dimensions else 0
 
 
 def quantisable(model: onnx.ModelProto) -> list[str]:
@@ -141,12 +157,29 @@ def sensitivity(
 
 
 def noise(reference: Sequence[NDArray[Any]], measured: Sequence[NDArray[Any]]) -> float:
-    """The mean square difference over the variance, averaged over the outputs."""
+    """The mean square difference over the variance (see `variance`), averaged over the outputs, each (inputs, ...)."""
     parts = [
-        float(np.mean((b - a) ** 2, dtype=np.float64) / max(float(np.var(a, dtype=np.float64)), 1e-12))
-        for a, b in zip(reference, measured, strict=True)
+        float(np.mean((b - a) ** 2 / variance(a), dtype=np.float64)) for a, b in zip(reference, measured, strict=True)
     ]
     return float(np.mean(parts))
+
+
+def variance(output: NDArray[Any]) -> NDArray[np.float64]:
+    """What differences in an output (inputs, ...) are measured by, in a shape that broadcasts over it.
+
+    In a table (inputs, 1, N, C) or (inputs, 1, C, N) it is each channel's own: boxes in pixels and scores up to 1 stand
+    side by side there, and in the variance of both no score would count. Elsewhere it is that of all the values.
+    """
+    if output.ndim != 4:
+        return np.asarray(max(float(np.var(output, dtype=np.float64)), 1e-12))
+    others = tuple(axis for axis in range(4) if axis != 1 + channel_axis(output.shape[1:]))
+    own: NDArray[np.float64] = np.var(output, axis=others, keepdims=True, dtype=np.float64)
+    return np.maximum(own, _LEAST_STD**2)
+
+
+def channel_axis(shape: tuple[int, ...]) -> int:
+    """The axis of the channels in a table (1, N, C) or (1, C, N): there are fewer of them than of boxes."""
+    return 1 if shape[1] < shape[2] else 2
 
 
 def compare(model: onnx.ModelProto, quantised: onnx.ModelProto, inputs: Sequence[Mapping[str, Float32]]) -> float:

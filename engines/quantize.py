@@ -1,7 +1,8 @@
 """Quantise a detector to INT8: ``python -m engines.quantize MODEL.onnx --calibrate DRIVE ... --out MODEL.int8.onnx``.
 
 Calibration frames have to cover the profile. What comes out has not been validated yet: ``python -m engines.validate``
-does that, and takes it away again if it lost too much. Exit codes: 0 done, 2 refused (one line says why).
+does that, and takes it away again if it lost too much. Exit codes: 0 done, 1 interrupted, 2 refused (one line says
+why).
 """
 
 from __future__ import annotations
@@ -9,35 +10,40 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.metadata
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple, get_args
 
 import numpy as np
 import onnx
 import onnxruntime
+from numpy.typing import NDArray
 from pydantic import Field
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from engines import qdq
-from engines.coverage import Coverage, Profile, parse_tags
+from engines.coverage import Coverage, Profile, parse_tags, sorted_tags
 from engines.equalise import equalise
 from engines.frames import cameras, frames, parse_every
 from engines.runner import Runner, Tensors
 from perception import config
-from perception.config import Config, NmsConfig, Section
+from perception.config import Config, Section
 from perception.detect import manifest
 from perception.detect.manifest import Calibration, Count, FileHash, Golden, GoldenOutput, LeftOut, Manifest
 from perception.errors import OutputError, PerceptionError
 from perception.hashing import sha256
 from perception.messages import Float32
 
+EXIT_INTERRUPTED: Final = 1
 _TOOLS: Final = ("numpy", "onnx", "onnxruntime", "opencv-python")
 _GOLDEN_SEED: Final = 20
 _GOLDEN_VALUES: Final = 32
+_GOLDEN_ROWS: Final = 8
 
 
 class QuantizeConfig(Section):
@@ -68,6 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PerceptionError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written", file=sys.stderr)
+        return EXIT_INTERRUPTED
     return 0
 
 
@@ -85,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         help="what calibration has to cover (default: %(default)s)",
     )
     add("--allow-gap", action="append", default=[], metavar="TAG", help="let a tag of the profile be missing")
-    add("--tags", default=None, metavar="KEY=VALUE,...", help="tags of drives that hold none, such as light=day")
+    add("--tags", default=None, metavar="KEY=VALUE,...", help="tags for keys that a drive lacks, such as light=day")
     add("--every", type=parse_every, metavar="N", help="one frame set in so many (default: that of --settings)")
     add("--rig", type=Path, metavar="FILE", help="calibration of cameras, for drives that hold none")
     add("--config", default="base.yaml", metavar="NAME", help="its detector section tells how the model is used")
@@ -98,7 +107,8 @@ def _quantize(arguments: argparse.Namespace) -> None:
     settings = config.load_file(config.find(arguments.settings), QuantizeConfig)
     profile = config.load_file(config.find(arguments.profile), Profile)
     console = Console()
-    model = qdq.read(arguments.model)
+    _check_out(arguments.out, arguments.model)
+    model, source = qdq.read(arguments.model), file_hash(arguments.model)
     sizes = cameras(arguments.calibrate, arguments.rig)
     tensors = Tensors(sizes, _input_spec(arguments.model, run_config))
     given = parse_tags(arguments.tags) if arguments.tags else {}
@@ -130,12 +140,14 @@ def _quantize(arguments: argparse.Namespace) -> None:
         sha256=digest,
         coverage={name: Count(found=found, wanted=wanted) for name, (found, wanted) in coverage.table().items()},
         allowed_gaps=tuple(coverage.allowed_gaps()),
+        given_tags=sorted_tags(given),
     )
-    _write(quantised, arguments.out)
-    manifest.write_manifest(
+    data = quantised.SerializeToString()
+    _install(
+        data,
         Manifest(
-            model=file_hash(arguments.out),
-            source=file_hash(arguments.model),
+            model=FileHash(name=arguments.out.name, sha256=hashlib.sha256(data).hexdigest()),
+            source=source,
             method=arguments.method,
             calibration=described,
             equalised=tuple(equalised),
@@ -160,8 +172,18 @@ def file_hash(path: Path) -> FileHash:
     return FileHash(name=path.name, sha256=sha256(path))
 
 
+def _check_out(path: Path, model: Path) -> None:
+    """Refuse with `OutputError` a place that the INT8 model cannot have."""
+    if path.suffix.lower() != ".onnx":
+        raise OutputError(f"--out {path}: expected a file that ends in .onnx, such as {model.stem}.int8.onnx")
+    if path.is_dir():
+        raise OutputError(f"--out {path}: is a directory; name a file in it")
+    if path.resolve() == model.resolve() or (path.exists() and model.exists() and path.samefile(model)):
+        raise OutputError(f"--out {path}: is MODEL itself, which validation needs; name another file")
+
+
 def _input_spec(model: Path, run_config: Config) -> Any:
-    runner = Runner(model, run_config.detector, NmsConfig(), threads=1)
+    runner = Runner(model, run_config.detector, run_config.nms, threads=1)
     runner.close()
     return runner.spec
 
@@ -222,27 +244,51 @@ def _golden(model: onnx.ModelProto, shape: tuple[int, ...]) -> Golden:
     outputs = session.run(None, {model.graph.input[0].name: image})
     golden = []
     for port, output in zip(model.graph.output, outputs, strict=True):
-        flat = np.asarray(output).reshape(-1)
-        indices = np.linspace(0, flat.size - 1, min(_GOLDEN_VALUES, flat.size)).astype(int)
+        values = np.asarray(output)
+        flat = values.reshape(-1)
+        indices = _golden_indices(values.shape)
+        stds = np.broadcast_to(np.sqrt(qdq.variance(values[None])), (1, *values.shape)).reshape(-1)[indices]
         golden.append(
             GoldenOutput(
                 name=port.name,
                 indices=tuple(indices.tolist()),
                 values=tuple(round(float(v), 6) for v in flat[indices]),
                 std=float(flat.std()),
+                stds=tuple(round(float(v), 6) for v in stds) if values.ndim == 3 else (),
             )
         )
     return Golden(seed=_GOLDEN_SEED, shape=shape, outputs=tuple(golden))
 
 
-def _write(model: onnx.ModelProto, path: Path) -> None:
+def _golden_indices(shape: tuple[int, ...]) -> NDArray[Any]:
+    """Places in a flattened output, evenly spread: over all of it, or in a table of boxes over each of its channels."""
+    size = math.prod(shape)
+    if len(shape) != 3:
+        return np.linspace(0, size - 1, min(_GOLDEN_VALUES, size)).astype(int)
+    axis = qdq.channel_axis(shape)
+    boxes, channels = size // shape[axis], shape[axis]
+    rows = min(_GOLDEN_ROWS, boxes)
+    channel, row = np.mgrid[:channels, :rows]
+    box = ((row + channel / channels) * boxes / rows).astype(int)  # other boxes in each channel
+    return np.sort((box * channels + channel if axis == 2 else channel * boxes + box).reshape(-1))
+
+
+def _install(model: bytes, described: Manifest, path: Path) -> None:
+    """Write the model and its manifest, whole; raises `OutputError`.
+
+    The manifest comes first: a model with another's manifest is refused wherever it is loaded, one without is not.
+    """
     partial = path.with_suffix(".partial.onnx")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        onnx.save(model, partial)
+        partial.write_bytes(model)
+        manifest.write_manifest(described, path)
         partial.replace(path)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}; choose another --out") from None
+    finally:
+        with suppress(OSError):
+            partial.unlink()
 
 
 def _coverage_table(coverage: Coverage, count: int) -> Table:

@@ -2,7 +2,7 @@
 
 Runs both models on drives with ground truth and prints them side by side. When INT8 lost more than the limits allow, it
 is refused: the file and its manifest are removed. Otherwise the figures go into the manifest. Exit codes: 0 passed,
-1 refused for its accuracy, 2 refused for another reason (one line says why).
+1 refused for its accuracy or interrupted, 2 refused for another reason (one line says why).
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -21,19 +22,21 @@ from rich.progress import track
 from rich.table import Table
 
 from engines.accuracy import Accuracy, Errors, TrueBoxes, count_errors, evaluate
-from engines.coverage import parse_tags
-from engines.frames import cameras, frames, parse_every
+from engines.coverage import parse_tags, sorted_tags
+from engines.frames import KnownFrame, cameras, frames, parse_every
 from engines.quantize import file_hash
 from engines.runner import Runner, Tensors
 from perception import config
-from perception.config import NmsConfig, Section
+from perception.config import Config, Section
 from perception.detect import manifest
 from perception.detect.manifest import Figures
-from perception.errors import DriveError, ModelError, PerceptionError
+from perception.detect.model import check_file
+from perception.errors import DriveError, ModelError, OutputError, PerceptionError
 from perception.hashing import sha256
 from perception.messages import Candidates
 
 EXIT_LOST_TOO_MUCH: Final = 1
+EXIT_INTERRUPTED: Final = 1
 _LEAST_SCORE: Final = 0.02
 _NO_CONDITION: Final = ("camera", "size")
 Points = Annotated[float, Field(ge=0, le=100)]
@@ -83,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--drives", type=Path, nargs="+", required=True, metavar="DRIVE", help="recordings with ground truth")
     add("--every", type=parse_every, metavar="N", help="one frame set in so many (default: that of --limits)")
     add("--rig", type=Path, metavar="FILE", help="calibration of cameras, for drives that hold none")
-    add("--tags", default=None, metavar="KEY=VALUE,...", help="tags of drives that hold none, such as light=day")
+    add("--tags", default=None, metavar="KEY=VALUE,...", help="tags for keys that a drive lacks, such as light=day")
     add("--config", default="base.yaml", metavar="NAME", help="its detector section tells how the models are used")
     add("--limits", default="engines/validate.yaml", metavar="NAME", help="see configs/engines/validate.yaml")
     arguments = parser.parse_args(argv)
@@ -92,6 +95,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PerceptionError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted: the model is neither passed nor refused", file=sys.stderr)
+        return EXIT_INTERRUPTED
 
 
 def drops(float32: Accuracy, int8: Accuracy, limits: ValidateConfig, objects: Mapping[str, int]) -> list[str]:
@@ -108,6 +114,9 @@ def drops(float32: Accuracy, int8: Accuracy, limits: ValidateConfig, objects: Ma
 
 def _validate(arguments: argparse.Namespace) -> int:
     limits = config.load_file(config.find(arguments.limits), ValidateConfig)
+    run_config = config.load(arguments.config)
+    for path in (arguments.model, arguments.int8):
+        check_file(path)
     described = manifest.read_manifest(arguments.int8)
     if described is None:
         expected = manifest.manifest_path(arguments.int8).name
@@ -115,12 +124,14 @@ def _validate(arguments: argparse.Namespace) -> int:
     if described.source.sha256 != sha256(arguments.model):
         raise ModelError(f"{arguments.int8}: not made from {arguments.model} but from another {described.source.name}")
     console = Console()
-    compared = _compare(arguments, arguments.every or limits.every, console)
+    given = parse_tags(arguments.tags) if arguments.tags else {}
+    compared = _compare(arguments, run_config, given, arguments.every or limits.every, console)
     float32, int8 = compared.accuracy()
+    _check_measured(float32, arguments.model)
     names = sorted(set().union(*compared.conditions))
     by_condition = {name: compared.accuracy(name) for name in names}
     console.print(_table(float32, int8, by_condition))
-    console.print(_errors_table(compared, names, config.load(arguments.config).detector.score_threshold))
+    console.print(_errors_table(compared, names, run_config.detector.score_threshold))
     before, after = compared.inference_ms
     console.print(
         f"one inference here: float {before:.1f} ms, INT8 {after:.1f} ms (medians): {before / after:.1f} times as fast"
@@ -128,8 +139,7 @@ def _validate(arguments: argparse.Namespace) -> int:
 
     lines = drops(float32, int8, limits, float32.counts)
     if lines:
-        arguments.int8.unlink()
-        manifest.manifest_path(arguments.int8).unlink()
+        _remove(arguments.int8)
         print(f"refused: {arguments.int8} is removed: {'; '.join(lines)}", file=sys.stderr)
         return EXIT_LOST_TOO_MUCH
     measured = manifest.Accuracy(
@@ -141,30 +151,55 @@ def _validate(arguments: argparse.Namespace) -> int:
         per_class={name: _figures(value, int8.per_class[name]) for name, value in float32.per_class.items()},
         per_size={name: _figures(value, int8.per_size[name]) for name, value in float32.per_size.items()},
         per_condition={name: _figures(a.map50, b.map50) for name, (a, b) in by_condition.items()},
+        given_tags=sorted_tags(given),
     )
     accepted = described.model_copy(update={"accuracy": measured})
-    manifest.write_manifest(accepted, arguments.int8)
+    try:
+        manifest.write_manifest(accepted, arguments.int8)
+    except OSError as error:
+        path = manifest.manifest_path(arguments.int8)
+        raise OutputError(f"{path}: cannot be written: {error.strerror}; make room there, or allow it") from None
     console.print(f"passed: {accepted.line()}")
     return 0
 
 
-def _compare(arguments: argparse.Namespace, every: int, console: Console) -> Compared:
-    detector = config.load(arguments.config).detector.model_copy(update={"score_threshold": _LEAST_SCORE})
-    given = parse_tags(arguments.tags) if arguments.tags else {}
-    nms = NmsConfig()
-    runners = [Runner(path, detector, nms, threads=2) for path in (arguments.model, arguments.int8)]
+def _check_measured(float32: Accuracy, model: Path) -> None:
+    """Refuse with `PerceptionError` what would pass because there was nothing to lose."""
+    if float32.objects == 0:
+        raise DriveError(
+            f"no objects to find in {float32.images} images; validate on drives that show some, or with a lower --every"
+        )
+    if not float32.map50 > 0:  # NaN too
+        raise ModelError(
+            f"{model}: found none of {float32.objects} objects, so INT8 has nothing to lose; validate on drives of the "
+            "kind that it knows, with a --config whose detector section suits it"
+        )
+
+
+def _remove(model: Path) -> None:
+    """A model and its manifest, both."""
+    try:
+        model.unlink()
+        manifest.manifest_path(model).unlink()
+    except OSError as error:
+        raise OutputError(f"{model}: lost too much and cannot be removed: {error.strerror}; remove it") from None
+
+
+def _compare(
+    arguments: argparse.Namespace, run_config: Config, given: Mapping[str, set[str]], every: int, console: Console
+) -> Compared:
+    detector = run_config.detector.model_copy(update={"score_threshold": _LEAST_SCORE})
+    runners = [Runner(path, detector, run_config.nms, threads=2) for path in (arguments.model, arguments.int8)]
     tensors = Tensors(cameras(arguments.drives, arguments.rig), runners[0].spec)
     compared = Compared()
 
     def known_frames() -> Iterator[None]:
         for path in arguments.drives:
-            for known in frames(path, arguments.rig, given, every):
-                if known.truth is None:
-                    raise DriveError(f"{path}: no ground truth for {known.frame.camera}; validate on a labelled drive")
+            for known, truth in _labelled(path, frames(path, arguments.rig, given, every), console):
                 tensor = tensors(known.frame)
                 for runner, found in zip(runners, (compared.float32, compared.int8), strict=True):
                     found.append(tensors.to_image(known.frame.camera, runner(tensor)))
-                compared.truth.append(known.truth)
+                compared.truth.append(truth)
                 conditions = [values for key, values in known.tags.items() if key not in _NO_CONDITION]
                 compared.conditions.append(frozenset[str]().union(*conditions))
                 yield
@@ -173,9 +208,31 @@ def _compare(arguments: argparse.Namespace, every: int, console: Console) -> Com
         pass
     for runner in runners:
         runner.close()
+    if not compared.truth:
+        raise DriveError(f"no frames in {', '.join(map(str, arguments.drives))}; validate on a drive with images")
     a, b = (1e3 * float(np.median(runner.inferences_s)) for runner in runners)
     compared.inference_ms = (a, b)
     return compared
+
+
+def _labelled(path: Path, drive: Iterable[KnownFrame], console: Console) -> Iterator[tuple[KnownFrame, TrueBoxes]]:
+    """The frames of a drive that have ground truth, with it; raises `DriveError` for a camera that has none at all.
+
+    Single ones may lack it: where labels begin late, or where a damaged recording ends.
+    """
+    labelled: Counter[str] = Counter()
+    without: Counter[str] = Counter()
+    for known in drive:
+        if known.truth is None:
+            without[known.frame.camera] += 1
+        else:
+            labelled[known.frame.camera] += 1
+            yield known, known.truth
+    lacking = [camera for camera in without if camera not in labelled]
+    if lacking:
+        raise DriveError(f"{path}: no ground truth for {', '.join(lacking)}; validate on a labelled drive")
+    if without:
+        console.print(f"{path}: {without.total()} images left out, for which it has no ground truth")
 
 
 def _table(float32: Accuracy, int8: Accuracy, by_condition: Mapping[str, tuple[Accuracy, Accuracy]]) -> Table:

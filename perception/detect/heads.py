@@ -92,7 +92,9 @@ class YoloV8Head:
 
 
 class EndToEndHead:
-    """Boxes, scores and labels after NMS or without need of it: YOLOv10, YOLO26, RT-DETR and SSD exports.
+    """Boxes, scores and labels after NMS or without need of it: YOLOv10, YOLO26 and SSD exports.
+
+    Not those of RT-DETR as they usually come: with a second input, or with boxes as fractions of the image.
 
     Either one output (N, 6) of x1 y1 x2 y2 score label, or three, (N, 4), (N,) and (N,): then `order`
     says which is which. Boxes are in pixels of the model's input.

@@ -45,13 +45,17 @@ class Count(Section):
 
 
 class Calibration(Section):
-    """What activation ranges were measured on; `sha256` is over the pixels of all frames, in order."""
+    """What activation ranges were measured on; `sha256` is over the pixels of all frames, in order.
+
+    `given_tags` are those of ``--tags``, by key: the coverage of drives that hold none of that key is what they say.
+    """
 
     drives: tuple[FileHash, ...]
     frames: int
     sha256: Sha256
     coverage: Mapping[str, Count]
     allowed_gaps: tuple[str, ...]
+    given_tags: Mapping[str, tuple[str, ...]] = {}
 
 
 class LeftOut(Section):
@@ -70,7 +74,10 @@ class Figures(Section):
 
 
 class Accuracy(Section):
-    """What validation measured: figures over all, and AP at an IoU of 0.5 per class, size and condition."""
+    """What validation measured: figures over all, and AP at an IoU of 0.5 per class, size and condition.
+
+    `given_tags` as for `Calibration`: conditions can come of them.
+    """
 
     drives: tuple[FileHash, ...]
     images: int
@@ -80,15 +87,21 @@ class Accuracy(Section):
     per_class: Mapping[str, Figures]
     per_size: Mapping[str, Figures]
     per_condition: Mapping[str, Figures]
+    given_tags: Mapping[str, tuple[str, ...]] = {}
 
 
 class GoldenOutput(Section):
-    """What one output must give for the golden input: values at `indices` of the flattened output."""
+    """What one output must give for the golden input: values at `indices` of the flattened output.
+
+    `stds`, where there are any, stand for `std`, value by value: boxes and scores side by side in one output differ too
+    much for one measure.
+    """
 
     name: str
     indices: tuple[int, ...]
     values: tuple[float, ...]
     std: float = Field(description="of the whole output, the measure for how far a value may be off")
+    stds: tuple[float, ...] = ()
 
 
 class Golden(Section):
@@ -164,11 +177,14 @@ def read_manifest(model: Path) -> Manifest | None:
 
 
 def write_manifest(manifest: Section, model: Path) -> None:
-    """Write the manifest of a model, or of a plan, atomically."""
+    """Write the manifest of a model, or of a plan, whole or not at all; raises `OSError`."""
     path = manifest_path(model)
     partial = path.with_suffix(".partial")
-    partial.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_section(path: Path, section: type[S], remedy: str) -> S:
@@ -189,7 +205,7 @@ def _deviation(golden: GoldenOutput, output: NDArray[Any] | None) -> float:
     if output is None or output.size <= max(golden.indices):
         return math.inf
     off = np.asarray(output, np.float64).reshape(-1)[list(golden.indices)] - golden.values
-    deviation = math.sqrt(float(np.mean(off**2))) / max(golden.std, 1e-12)
+    deviation = math.sqrt(float(np.mean((off / np.maximum(golden.stds or golden.std, 1e-12)) ** 2)))
     return deviation if math.isfinite(deviation) else math.inf
 
 

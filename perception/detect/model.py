@@ -27,12 +27,16 @@ class Port(NamedTuple):
 
 
 class ImageInput(NamedTuple):
-    """The input of a detector: (batch, 3, height, width) float32. `batch` is 1 unless the model insists on more."""
+    """The input of a detector: (batch, 3, height, width) float32. `batch` is 1 unless the model insists on more.
+
+    `chosen` where height and width are ``detector.input_size`` and the model would take others.
+    """
 
     name: str
     batch: int
     height: int
     width: int
+    chosen: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -78,7 +82,7 @@ class Detector(Protocol):
 def check_file(path: Path) -> None:
     """Refuse with `ModelError` what is no ONNX file, before a runtime gets to parse it."""
     if not path.is_file():
-        raise ModelError(f"{path}: no such model file; pass an ONNX detector with --model")
+        raise ModelError(f"{path}: no such model file; name an ONNX detector")
     if path.suffix.lower() != ".onnx":
         raise ModelError(f"{path}: expected an ONNX model (.onnx); export the detector to ONNX first")
     try:
@@ -129,7 +133,7 @@ def image_input(path: Path, inputs: Sequence[Port], input_size: tuple[int, int] 
         raise ModelError(
             f"{path}: input {seen} at {width}x{height}; expected at most {_MAX_BATCH} images of {_MAX_SIDE}x{_MAX_SIDE}"
         )
-    return ImageInput(name, batch, height, width)
+    return ImageInput(name, batch, height, width, chosen=None in shape[2:])
 
 
 def first_of_batch(outputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
@@ -144,10 +148,18 @@ def first_of_batch(outputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
 
 def unreadable(path: Path, runtime: str, error: Exception) -> ModelError:
     """The error for a file that a runtime refuses, with the end of the runtime's message: the part that says why."""
-    reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
     return ModelError(
-        f"{path}: {runtime} cannot load it ({reason[0].strip()[-200:]}); "
-        "is it a complete ONNX model? export or download it again"
+        f"{path}: {runtime} cannot load it ({_reason(error)}); is it a complete ONNX model? export or download it again"
+    )
+
+
+def unusable(path: Path, image: ImageInput, runtime: str, error: Exception) -> ModelError | ConfigError:
+    """The error for a model that a runtime has read and cannot run with this input: the size is to blame if chosen."""
+    if not image.chosen:
+        return unreadable(path, runtime, error)
+    return ConfigError(
+        f"detector.input_size: {image.width}x{image.height} (width x height) does not suit {path}: {runtime} cannot "
+        f"run it so ({_reason(error)}); set what it was trained with, or multiples of its largest stride, often 32"
     )
 
 
@@ -156,6 +168,12 @@ def black_image(request: InferenceRequest, names: Sequence[str]) -> dict[str, ND
     request.input[...] = 0
     request.submit()
     return {name: output.copy() for name, output in zip(names, request.collect(), strict=True)}
+
+
+def _reason(error: Exception) -> str:
+    """The last line of a runtime's message."""
+    reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+    return reason[0].strip()[-200:]
 
 
 def _dims(shape: Sequence[int | None]) -> str:

@@ -20,6 +20,7 @@ from perception.detect.model import (
     first_of_batch,
     image_input,
     unreadable,
+    unusable,
 )
 from perception.messages import Float32
 from perception.stages import InferenceRequest
@@ -31,7 +32,7 @@ def load(path: Path, *, threads: int, cameras: int, input_size: tuple[int, int] 
     """Load an ONNX detector for `cameras` requests at a time on `threads` threads.
 
     `input_size` is ``detector.input_size``. Raises `ModelError` and `ConfigError` as `model.check_file` and
-    `model.image_input` do, and `ModelError` for a model that ONNX Runtime cannot read.
+    `model.image_input` do, `ModelError` for a model that ONNX Runtime cannot read, and either as `model.unusable` does.
     """
     check_file(path)
     streams = min(cameras, threads)
@@ -44,7 +45,10 @@ def load(path: Path, *, threads: int, cameras: int, input_size: tuple[int, int] 
     except Exception as error:  # noqa: BLE001 (the runtime's errors share no narrower base)
         raise unreadable(path, "ONNX Runtime", error) from None
     image = image_input(path, [_port(port) for port in session.get_inputs()], input_size)
-    return OnnxRuntimeDetector(path, session, image, streams)
+    try:
+        return OnnxRuntimeDetector(path, session, image, streams)
+    except Exception as error:  # noqa: BLE001
+        raise unusable(path, image, "ONNX Runtime", error) from None
 
 
 class OnnxRuntimeDetector:

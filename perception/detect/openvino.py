@@ -21,6 +21,7 @@ from perception.detect.model import (
     first_of_batch,
     image_input,
     unreadable,
+    unusable,
 )
 from perception.messages import Float32
 from perception.stages import InferenceRequest
@@ -30,7 +31,7 @@ def load(path: Path, *, threads: int, cameras: int, input_size: tuple[int, int] 
     """Load an ONNX detector for `cameras` requests at a time on `threads` threads.
 
     `input_size` is ``detector.input_size``. Raises `ModelError` and `ConfigError` as `model.check_file` and
-    `model.image_input` do, and `ModelError` for a model that OpenVINO cannot read.
+    `model.image_input` do, `ModelError` for a model that OpenVINO cannot read, and either as `model.unusable` does.
     """
     check_file(path)
     try:
@@ -49,9 +50,9 @@ def load(path: Path, *, threads: int, cameras: int, input_size: tuple[int, int] 
     try:
         image = _reshape(model, image)
         compiled = openvino.Core().compile_model(model, "CPU", options)
+        return OpenVinoDetector(path, compiled, image, _metadata(model))
     except Exception as error:  # noqa: BLE001
-        raise unreadable(path, "OpenVINO", error) from None
-    return OpenVinoDetector(path, compiled, image, _metadata(model))
+        raise unusable(path, image, "OpenVINO", error) from None
 
 
 class OpenVinoDetector:

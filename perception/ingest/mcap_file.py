@@ -64,7 +64,7 @@ def read_messages(file: BinaryIO, schemas: Collection[str]) -> Iterator[RawMessa
     """
     names: dict[int, str] = {}
     channels: dict[int, tuple[str, str] | None] = {}
-    for offset, record in _records(file):
+    for offset, record in read_records(file):
         if isinstance(record, Schema):
             names[record.id] = record.name if record.encoding == "protobuf" else ""
         elif isinstance(record, Channel):
@@ -87,8 +87,11 @@ def read_summary(file: BinaryIO) -> Summary | None:
         return None
 
 
-def _records(file: BinaryIO) -> Iterator[tuple[int, McapRecord]]:
-    """Schemas, channels and messages, each with the offset of the top-level record that it came in."""
+def read_records(file: BinaryIO) -> Iterator[tuple[int, McapRecord]]:
+    """Schemas, channels and messages of any encoding, each with the offset of the top-level record that it came in.
+
+    Raises `DamageError` as `read_messages` does.
+    """
     size = os.fstat(file.fileno()).st_size
     crc = zlib.crc32(file.read(len(_MAGIC)))
     offset = len(_MAGIC)

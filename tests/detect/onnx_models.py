@@ -77,6 +77,19 @@ def write_with_nms_inside(path: Path, rows: NDArray[np.float32]) -> Path:
     return _save(path, nodes, [image], [output], constants, None)
 
 
+def write_with_shortcut(path: Path, shape: Sequence[Dimension]) -> Path:
+    """Write a model that adds to the image itself at half its size and back: it takes even sizes only."""
+    constants = [numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales")]
+    nodes = [
+        helper.make_node("MaxPool", ["images"], ["small"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Resize", ["small", "", "scales"], ["large"], mode="nearest"),
+        helper.make_node("Add", ["images", "large"], ["output"]),
+    ]
+    image = helper.make_tensor_value_info("images", TensorProto.FLOAT, shape)
+    output = helper.make_tensor_value_info("output", TensorProto.FLOAT, None)
+    return _save(path, nodes, [image], [output], constants, None)
+
+
 def write_convolutions(path: Path, seed: int = 0) -> Path:
     """Write a small real network, for what depends on arithmetic: three convolutions down to (1, 84, 8)."""
     rng = np.random.default_rng(seed)

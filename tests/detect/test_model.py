@@ -110,6 +110,22 @@ def test_open_image_size_has_to_be_given(load: Load, tmp_path: Path) -> None:
     assert load(path, input_size=(96, 64)).request().input.shape == (3, 64, 96)
 
 
+def test_an_image_size_that_does_not_suit_the_model_is_named(load: Load, tmp_path: Path) -> None:
+    path = onnx_models.write_with_shortcut(tmp_path / "detector.onnx", ("batch", 3, "height", "width"))
+
+    assert load(path, input_size=(96, 64)).model.input_size == (96, 64)
+    with pytest.raises(ConfigError, match=r"detector\.input_size: 97x65 .width x height. does not suit") as refusal:
+        load(path, input_size=(97, 65))
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_model_that_cannot_run_at_its_own_size_is_to_blame_itself(load: Load, tmp_path: Path) -> None:
+    path = onnx_models.write_with_shortcut(tmp_path / "detector.onnx", (1, 3, 65, 97))
+
+    with pytest.raises(ModelError, match="cannot load it"):
+        load(path, input_size=(97, 65))
+
+
 def test_fixed_image_size_is_not_overridden(load: Load, tmp_path: Path) -> None:
     path = onnx_models.write(tmp_path / "detector.onnx", {"output": ROWS})
 

@@ -159,3 +159,11 @@ def test_how_far_golden_outputs_are_off() -> None:
     for wrong in ({"a": said["a"]}, {**said, "a": np.zeros(2)}, {**said, "b": np.array([np.nan])}):
         assert golden.deviation(wrong) == float("inf")
     assert golden.image().shape == (1, 3, 2, 2)
+
+
+def test_where_boxes_and_scores_share_an_output_each_value_has_a_measure_of_its_own() -> None:
+    one = GoldenOutput(name="a", indices=(0, 1, 2, 3), values=(300.0, 0.2, 90.0, 0.4), std=100.0)
+    each = one.model_copy(update={"stds": (100.0, 0.1, 100.0, 0.1)})
+    blind = {"a": np.array([300.0, 0.0, 90.0, 0.0])}
+    assert Golden(seed=1, shape=(1, 3, 2, 2), outputs=(one,)).deviation(blind) < 0.01
+    assert Golden(seed=1, shape=(1, 3, 2, 2), outputs=(each,)).deviation(blind) == pytest.approx((20 / 4) ** 0.5)

@@ -1,6 +1,6 @@
 import pytest
 
-from engines.coverage import Coverage, Profile, parse_tags
+from engines.coverage import Coverage, Profile, parse_tags, sorted_tags
 from perception.errors import ConfigError
 
 PROFILE = Profile.model_validate(
@@ -53,6 +53,13 @@ def test_allowing_a_gap_that_the_profile_does_not_know_is_refused() -> None:
 
 def test_tags_are_parsed() -> None:
     assert parse_tags("light=day, weather=rain,weather=fog") == {"light": {"day"}, "weather": {"rain", "fog"}}
+
+
+def test_tags_are_told_in_one_order() -> None:
+    assert list(sorted_tags(parse_tags("weather=rain,weather=fog,light=day")).items()) == [
+        ("light", ("day",)),
+        ("weather", ("fog", "rain")),
+    ]
 
 
 @pytest.mark.parametrize("text", ["day", "light=", "=day", "light=day,,"])

@@ -76,6 +76,13 @@ def test_an_activation_that_is_read_otherwise_stays(model: onnx.ModelProto) -> N
     assert junctions(model) == []
 
 
+def test_a_convolution_that_is_an_output_itself_stays(model: onnx.ModelProto) -> None:
+    model.graph.output.append(helper.make_tensor_value_info("c0", onnx.TensorProto.FLOAT, [1, 4, 8, 8]))
+    equal, changed = equalise(model, images(8))
+    assert changed == []
+    assert qdq.compare(model, equal, images(2)) == 0
+
+
 def test_weights_that_two_layers_share_stay(model: onnx.ModelProto) -> None:
     next(node for node in model.graph.node if node.name == "right").input[1] = "w1"
     assert junctions(model) == []

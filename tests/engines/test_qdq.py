@@ -93,6 +93,28 @@ def test_memory_does_not_grow_with_the_inputs(model: onnx.ModelProto) -> None:
     assert peak(40) < 1.5 * peak(4)
 
 
+@pytest.mark.parametrize("axis", [2, 3])
+def test_scores_count_beside_boxes_in_one_output(axis: int) -> None:
+    """Without their scores a detector's tables are all noise, however well its boxes are told in pixels."""
+    rng = np.random.default_rng(0)
+    table = np.concatenate([rng.uniform(0, 640, (2, 1, 500, 4)), rng.beta(0.3, 2, (2, 1, 500, 3))], axis=3)
+    blind = table * ([1.0] * 4 + [0.0] * 3)
+    table, blind = (np.moveaxis(values, 3, axis) for values in (table, blind))
+    assert qdq.noise([table], [blind]) > 0.5
+    assert qdq.noise([table], [table]) == 0
+
+
+def test_a_channel_that_never_speaks_does_not_explode() -> None:
+    table = np.zeros((2, 1, 500, 7))
+    table[..., :4] = np.random.default_rng(0).uniform(0, 640, (2, 1, 500, 4))
+    assert qdq.noise([table], [table + 1e-4]) < 1e-4
+
+
+def test_maps_are_measured_as_a_whole() -> None:
+    maps = np.random.default_rng(0).normal(0, 1, (2, 1, 4, 6, 8)) * ([1.0] * 4 + [0.1] * 4)
+    assert qdq.noise([maps], [maps * ([1.0] * 4 + [0.0] * 4)]) < 0.02
+
+
 def test_a_model_without_layers_is_refused(tmp_path: Path) -> None:
     node = onnx.helper.make_node("Relu", ["x"], ["y"])
     ports = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
