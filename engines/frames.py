@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -50,11 +51,17 @@ def cameras(drives: Sequence[Path], rig: Path | None) -> dict[str, tuple[int, in
     return found
 
 
-def frames(path: Path, rig: Path | None, given: Mapping[str, set[str]], every: int) -> Iterator[KnownFrame]:
+def frames(
+    path: Path,
+    rig: Path | None,
+    given: Mapping[str, set[str]],
+    every: int,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Iterator[KnownFrame]:
     """Yield the frames of every so many-th frame set, in the drive's own order and always the same.
 
     Tags come from the drive; of those `given`, only keys that it has nowhere are taken. Images that cannot be decoded
-    are left out. A recording damaged on the way ends there.
+    are left out. A recording damaged on the way ends there. `tell` is given a line for what was wrong with the drive.
     """
     drive = open_drive(path, rig)
     annotations = Annotations(path, drive)
@@ -72,6 +79,13 @@ def frames(path: Path, rig: Path | None, given: Mapping[str, set[str]], every: i
                 tags["camera"] = {frame.camera}
                 tags["size"] = _sizes(truth)
                 yield KnownFrame(frame, tags, truth)
+        for fault in source.faults():
+            tell(f"fault: {fault}")
+
+
+def to_stderr(line: str) -> None:
+    """Tell what is wrong and ends nothing."""
+    sys.stderr.write(f"{line}\n")
 
 
 def _sizes(truth: TrueBoxes | None) -> set[str]:

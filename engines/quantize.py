@@ -12,7 +12,7 @@ import hashlib
 import importlib.metadata
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple, get_args
@@ -29,7 +29,7 @@ from rich.table import Table
 from engines import qdq
 from engines.coverage import Coverage, Profile, parse_tags, sorted_tags
 from engines.equalise import equalise
-from engines.frames import cameras, frames, parse_every
+from engines.frames import cameras, frames, parse_every, to_stderr
 from engines.runner import Runner, Tensors
 from perception import config
 from perception.config import Config, Section
@@ -188,16 +188,16 @@ def _input_spec(model: Path, run_config: Config) -> Any:
     return runner.spec
 
 
-def _all(job: _Job) -> Iterator[Any]:
+def _all(job: _Job, tell: Callable[[str], None] = lambda _: None) -> Iterator[Any]:
     for path in job.drives:
-        yield from frames(path, job.rig, job.given, job.every)
+        yield from frames(path, job.rig, job.given, job.every, tell)
 
 
 def _survey(job: _Job, coverage: Coverage) -> tuple[str, int]:
     """Count what the calibration frames show; the hash over their pixels, and their number."""
     digest = hashlib.sha256()
     count = 0
-    for known in _all(job):
+    for known in _all(job, to_stderr):
         coverage.add(known.tags)
         digest.update(known.frame.image.tobytes())
         count += 1

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from engines.accuracy import Accuracy, Errors, TrueBoxes, count_errors, evaluate
 from engines.coverage import parse_tags, sorted_tags
-from engines.frames import KnownFrame, cameras, frames, parse_every
+from engines.frames import KnownFrame, cameras, frames, parse_every, to_stderr
 from engines.quantize import file_hash
 from engines.runner import Runner, Tensors
 from perception import config
@@ -195,7 +195,7 @@ def _compare(
 
     def known_frames() -> Iterator[None]:
         for path in arguments.drives:
-            for known, truth in _labelled(path, frames(path, arguments.rig, given, every), console):
+            for known, truth in _labelled(path, frames(path, arguments.rig, given, every, to_stderr), console):
                 tensor = tensors(known.frame)
                 for runner, found in zip(runners, (compared.float32, compared.int8), strict=True):
                     found.append(tensors.to_image(known.frame.camera, runner(tensor)))

@@ -226,7 +226,9 @@ def test_a_drive_without_an_image_cannot_validate(workshop: Path, capsys: pytest
         drive.calibration(camera, START_NS)
         drive.image("CAM_FRONT", START_NS, encode(render(camera, 0.0))[:200])
     assert _validate(workshop) == 2
-    assert "no frames in" in _one_line(capsys)
+    fault, error = capsys.readouterr().err.splitlines()
+    assert "frame dropped" in fault
+    assert error.startswith("error: no frames in ")
 
 
 # Where it is written
@@ -298,14 +300,17 @@ def test_a_model_for_several_images_at_once_is_refused(workshop: Path, capsys: p
 # Damage, interruption, configuration
 
 
-def test_a_corrupt_image_is_left_out_by_both(workshop: Path) -> None:
+def test_a_corrupt_image_is_left_out_by_both(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     written = write_drive(workshop / "drive.mcap", ticks=4, lidar=False)
     _spoil_an_image(written)
     assert _quantize(workshop, "--tags", "light=day", "--allow-gap", "day") == 0
     described = manifest.read_manifest(workshop / "model.int8.onnx")
     assert described is not None
     assert described.calibration.frames == 3
+    told = capsys.readouterr().err
+    assert told.count("frame dropped") == told.count("\n") == 1  # once, though all are looked at more often
     assert _validate(workshop) == 0
+    assert "frame dropped" in capsys.readouterr().err
 
 
 def _spoil_an_image(written: WrittenDrive) -> None:
@@ -330,7 +335,8 @@ def test_a_recording_that_was_cut_off_is_used_up_to_there(workshop: Path, capsys
     assert described is not None
     assert 10 < described.calibration.frames < 40
     assert _validate(workshop) == 0
-    assert "error" not in capsys.readouterr().err
+    told = capsys.readouterr().err.splitlines()
+    assert ["damaged at byte" in line for line in told] == [True, True]  # by each of the two
 
 
 def test_images_beyond_the_labels_are_left_out_and_told(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:
