@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 
 from perception.cuda import Gpu, Stream, Workspace
 from perception.detect.gpu_engine import DeviceTensor, EngineContext
-from perception.detect.model import ImageInput, Model, Port, check_file, first_of_batch, image_input, unreadable
+from perception.detect.model import (
+    ImageInput,
+    Model,
+    Port,
+    check_file,
+    first_of_batch,
+    image_input,
+    unreadable,
+    unusable,
+)
 from perception.errors import BackendError, ModelError
 
 _ERRORS_ONLY: Final = 3
@@ -164,7 +173,7 @@ def _outputs_of_black(path: Path, session: Any, image: ImageInput) -> dict[str, 
     try:
         black, other = (session.run(names, {image.name: batch}) for batch in (np.zeros_like(noise), noise))
     except Exception as error:  # noqa: BLE001
-        raise unreadable(path, "ONNX Runtime", error) from None
+        raise unusable(path, image, "ONNX Runtime", error) from None
     for name, first, second in zip(names, black, other, strict=True):
         if first.shape != second.shape or first.size == 0:
             raise ModelError(
