@@ -17,8 +17,8 @@ from perception.ingest.drive import Packet
 from perception.ingest.rig import required_rig
 from perception.messages import Truth
 
-_FORMATS: Final = "mov,mp4,matroska,webm,avi,mpegts"
-_OPTIONS: Final = {"protocol_whitelist": "file", "format_whitelist": _FORMATS, "max_pixels": str(2**26)}
+FORMATS: Final = "mov,mp4,matroska,webm,avi,mpegts"
+_OPTIONS: Final = {"protocol_whitelist": "file", "format_whitelist": FORMATS, "max_pixels": str(2**26)}
 """Containers that hold pictures and their time stamps: a playlist could point elsewhere, and is not trusted."""
 
 
@@ -91,7 +91,7 @@ def _open(path: Path) -> InputContainer:
         return open_video(path)
     except (FFmpegError, OSError) as error:
         raise DriveError(
-            f"{path}: neither an MCAP recording nor a video ({_FORMATS}): {error.strerror or type(error).__name__}"
+            f"{path}: neither an MCAP recording nor a video ({FORMATS}): {error.strerror or type(error).__name__}"
         ) from None
 
 

@@ -20,7 +20,7 @@ from av.video.frame import VideoFrame
 from perception.ingest.cameras.camera import CameraError, Shot
 from perception.ingest.cameras.stream_time import StreamTime
 from perception.ingest.decode import UndecodableError
-from perception.ingest.video_drive import open_video
+from perception.ingest.video_drive import FORMATS, open_video
 
 _MAX_BYTES: Final = 64 * 2**20
 _LIMITS: Final = {"max_pixels": str(2**26)}
@@ -97,7 +97,7 @@ class FileDevice:
         try:
             container = open_video(self._path)
         except (FFmpegError, OSError) as error:
-            raise CameraError(f"{self._path}: {_reason(error)}") from None
+            raise CameraError(f"{self._path}: {_reason(error)}; expected a video file ({FORMATS})") from None
         if not container.duration:
             container.close()
             raise CameraError(f"{self._path}: the file does not tell how long it is; put the video into an MP4")

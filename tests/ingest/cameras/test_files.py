@@ -94,8 +94,14 @@ def test_what_is_no_video_is_told(tmp_path: Path) -> None:
     with pytest.raises(CameraError, match="Invalid data"):
         FileDevice(text, 0).open()
     raw = write_video(tmp_path / "video.h264", "libx264")
-    with pytest.raises(CameraError, match="does not tell how long it is"):
+    with pytest.raises(CameraError, match="expected a video file"):
         FileDevice(raw, 0).open()
+    whole = write_video(tmp_path / "video.mkv", "libx264")
+    cut = tmp_path / "cut.mkv"
+    duration, void = b"\x44\x89\x88", b"\xec\x89\x00"  # heads of Matroska elements of 11 bytes
+    cut.write_bytes(whole.read_bytes().replace(duration, void))
+    with pytest.raises(CameraError, match="does not tell how long it is"):
+        FileDevice(cut, 0).open()
     playlist = tmp_path / "list.m3u8"
     playlist.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:1/x.ts\n")
     with pytest.raises(CameraError):
