@@ -40,8 +40,8 @@ class _Then(NamedTuple):
     """What a run, or an event of the flight recorder, was made with, as `file` says."""
 
     file: Path
-    config: Any
-    model: Any
+    config: dict[str, Any] | None
+    model: dict[str, Any] | None
     inputs: list[tuple[str, Any]]
 
 
@@ -63,7 +63,7 @@ def settle(run: Path, name: str | None, overrides: Sequence[tuple[str, Any]]) ->
         usual.append(("replay", str(run / RECORDING)))
     if name is not None:
         return config.load(name, [*usual, *overrides]), config.find(name)
-    if then is None or not isinstance(then.config, dict):
+    if then is None or then.config is None:
         raise ResultsError(f"{then.file if then else run}: holds no config; name that of the run with --config")
     return config.from_tree(then.config, then.file, [*usual, *overrides]), then.file
 
@@ -73,19 +73,23 @@ def _then(run: Path) -> _Then | None:
     if (run / SUMMARY).is_file():
         file = run / SUMMARY
         record = read_record(file)
-        chosen, drive = record.get("chosen"), record.get("drive")
-        model = chosen.get("model") if isinstance(chosen, dict) else None
-        inputs = [("replay", drive.get("path")), ("rig", drive.get("rig"))] if isinstance(drive, dict) else []
+        model, drive = _dict(_at(record, "chosen.model")), _dict(record.get("drive"))
+        inputs = [] if drive is None else [("replay", drive.get("path")), ("rig", drive.get("rig"))]
     elif (run / EVENT).is_file():
         file = run / EVENT
         record = read_record(file)
-        model = record.get("model")
+        model = _dict(record.get("model"))
         inputs = [("replay", str(run / RECORDING)), ("rig", None)]  # the recording holds the calibration
     else:
         return None
-    if isinstance(model, dict):
+    if model is not None:
         inputs.append(("detector.model", model.get("path")))
-    return _Then(file, record.get("config"), model, inputs)
+    return _Then(file, _dict(record.get("config")), model, inputs)
+
+
+def _dict(value: Any) -> dict[str, Any] | None:
+    """What was written as an object; None for anything else: the file is not trusted."""
+    return value if isinstance(value, dict) else None
 
 
 def follow(run: Path, chosen: Config, rig: Rig) -> Again:
@@ -126,12 +130,12 @@ def _check(path: Path, decided: Sequence[Decided], rig: Rig, levels: int) -> Non
 def changes(run: Path, chosen: Config) -> list[str]:
     """What shapes results and is not as it was in the run, a line each: then it will not come out the same."""
     then = _then(run)
-    if then is None or not isinstance(then.config, dict):
+    if then is None or then.config is None:
         return []
     now = chosen.model_dump(mode="json")
     lines = [line for key in _SHAPING for line in _changes(key, _at(then.config, key), _at(now, key))]
     file = chosen.detector.model
-    if isinstance(then.model, dict) and file and then.model.get("sha256") != sha256(file):
+    if then.model is not None and file and then.model.get("sha256") != sha256(file):
         lines.append(f"detector.model: {file} is not the file that it was then")
     return lines
 

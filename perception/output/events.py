@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from perception.messages import Tick
+from perception.output.health import QUIET_S
 from perception.systemd import Tell
 
 _QUIET_NS: Final = 10_000_000_000
-_QUIET_S: Final = 1.0
 _BACK_NS: Final = 1_000_000_000
 _AGAIN_NS: Final = 60_000_000_000
 _MOST_FAULTS: Final = 100
@@ -45,7 +45,7 @@ class Events:
     def quiet(self, seconds: float) -> None:
         """No frame set has come for so long."""
         self._new_faults()
-        if not self._quiet and seconds >= _QUIET_S:
+        if not self._quiet and seconds >= QUIET_S:
             self._quiet = True
             self._tell("warning", f"no frames from any camera for {seconds:.0f} s")
 

@@ -9,7 +9,8 @@ from typing import Final, Literal
 from perception.messages import Tick
 
 State = Literal["starting", "running", "reloading", "stopping"]
-_QUIET_S: Final = 1.0
+QUIET_S: Final = 1.0
+"""Without frames for so long, none come: shorter gaps there are between ticks too."""
 
 
 class Health:
@@ -45,7 +46,7 @@ class Health:
 
     def quiet(self, seconds: float) -> None:
         """No frame set has come for so long; short gaps do not count, as what is always late has them too."""
-        if seconds >= _QUIET_S:
+        if seconds >= QUIET_S:
             self.quiet_ns = time.monotonic_ns()
 
     def close(self) -> None:
