@@ -1,6 +1,10 @@
 # Sourced by the other scripts: makes .venv from a pinned, hashed lock on first use, and again when the lock changes.
-# Needs nothing but Python >= 3.10 with venv.
+# Needs nothing but Linux and Python >= 3.10 with venv.
 set -euo pipefail
+if [ "$(uname -s)" != Linux ]; then
+    echo "$(uname -s): this runs on Linux only; elsewhere in a container or a virtual machine with it (WSL 2, Docker)" >&2
+    exit 2
+fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 bootstrap() {
