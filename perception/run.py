@@ -13,11 +13,10 @@ if __name__ == "__main__":  # before the imports, which take a while
 
 import argparse
 import logging
-import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +29,7 @@ from perception import again, backends, config, realtime
 from perception.again import Again
 from perception.assembly import Assembly, assemble, assemble_on_cameras
 from perception.assume import AssumedSource, Assumption, load_profile
+from perception.choices import choices, print_choices
 from perception.clock import Clock, LiveClock, RealTimeReplayClock, SteppedClock
 from perception.comparison import compare, print_comparison
 from perception.config import AssumeConfig, Config
@@ -196,8 +196,8 @@ def _run(chosen: Config, config_file: Path, whole_run: ExitStack) -> int:
         tracks = TracksWriter(directory)
         resources.callback(tracks.close)
         pipeline = parts.pipeline([tracks], recorders)
-        choices = _choices(chosen, config_file, device, parts) | resources.enter_context(_running_first(parts))
-        _print_choices(console, choices)
+        settled = choices(chosen, config_file, device, parts) | resources.enter_context(_running_first(parts))
+        print_choices(console, settled)
         for name in (*_RESULTS, *(f"{_IDEAL}/{name}" for name in _RESULTS)):
             (directory / name).unlink(missing_ok=True)  # of an earlier run: what stays must be of one run
         began = time.perf_counter()
@@ -212,7 +212,7 @@ def _run(chosen: Config, config_file: Path, whole_run: ExitStack) -> int:
     summary = write_summary(
         directory,
         config=chosen,
-        chosen=choices,
+        chosen=settled,
         cameras=list(parts.rig),
         ledger=ledger,
         faults=faults,
@@ -392,50 +392,6 @@ def _recorders(chosen: Config, parts: Assembly[Any]) -> list[Recorder]:
     if output.trace:
         recorders.append(TraceWriter(directory, parts.rig))
     return recorders
-
-
-def _choices(chosen: Config, config_file: Path, device: backends.Device, parts: Assembly[Any]) -> dict[str, Any]:
-    """What was settled, by name, as it is printed and as it goes into the summary."""
-    cameras = ", ".join(f"{camera.name} {camera.width}x{camera.height}" for camera in parts.rig.values())
-    pace = "every frame, stepped" if chosen.pace == "stepped" else "at its own pace"
-    choices: dict[str, Any] = {"config": _near(config_file)}
-    if parts.assumption is not None:
-        profile, pace = parts.assumption.profile, "in virtual time"
-        choices["assumed"] = [_near(chosen.assume.profile), profile.about, f"machine: {profile.machine}"]
-    if not parts.clock.stepped:
-        choices["ladder"] = [f"{level}: {rung.name}" for level, rung in enumerate(parts.enforcement.rungs)]
-    if chosen.decisions is not None:
-        choices["decisions"] = [_near(chosen.decisions), *again.changes(chosen.decisions, chosen)]
-    return choices | {
-        "device": f"{device.name}: {device.reason}; {parts.backend.threads} threads",
-        "detector": [_near(chosen.detector.model), *parts.backend.notes],
-        **_drive_or_live(chosen, pace),
-        "cameras": cameras,
-        "deadline": f"{chosen.budget.end_to_end_ms:g} ms from the first frame's arrival to publication",
-    }
-
-
-def _drive_or_live(chosen: Config, pace: str) -> dict[str, str]:
-    if chosen.replay is None:
-        return {"live": ", ".join(f"{name} by {camera.source}" for name, camera in chosen.cameras.items())}
-    times = f", {chosen.loop} times" if chosen.loop > 1 else ""
-    instead = ", in place of the live cameras" if chosen.cameras else ""
-    return {"drive": f"{_near(chosen.replay)}, {pace}{times}{instead}"}
-
-
-def _near(path: Path | None) -> str:
-    """A path as one would type it from here."""
-    if path is None:
-        return "none"
-    absolute, here = os.path.abspath(path), f"{os.getcwd()}{os.sep}"  # noqa: PTH100, PTH109 (links stay links)
-    return absolute.removeprefix(here)
-
-
-def _print_choices(console: Console, choices: Mapping[str, Any]) -> None:
-    for name, value in choices.items():
-        lines = value if isinstance(value, list) else [value]
-        for title, line in zip([name, *[""] * len(lines)], lines, strict=False):
-            console.print(Text.assemble((f"{title:<9}", "bold"), " ", line), soft_wrap=True, highlight=False)
 
 
 def _run_ticks(
