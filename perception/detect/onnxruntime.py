@@ -61,7 +61,7 @@ class OnnxRuntimeDetector:
         metadata = dict(session.get_modelmeta().custom_metadata_map)
         outputs = black_image(self.request(), [port.name for port in session.get_outputs()])
         self.model = Model(path, (image.width, image.height), metadata, outputs)
-        runtime = f"ONNX Runtime {onnxruntime.__version__} on the CPU in float32"
+        runtime = f"ONNX Runtime {onnxruntime.__version__} on the CPU"
         threads = streams * session.get_session_options().intra_op_num_threads
         self.notes = (f"{runtime}, streams: {streams}, threads: {threads}", *image.notes)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import openvino
@@ -25,6 +25,9 @@ from perception.detect.model import (
 )
 from perception.messages import Float32
 from perception.stages import InferenceRequest
+
+_WEIGHTED: Final = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
+_INT8: Final = ("i8", "u8")
 
 
 def load(path: Path, *, threads: int, cameras: int, input_size: tuple[int, int] | None = None) -> OpenVinoDetector:
@@ -50,7 +53,7 @@ def load(path: Path, *, threads: int, cameras: int, input_size: tuple[int, int] 
     try:
         image = _reshape(model, image)
         compiled = openvino.Core().compile_model(model, "CPU", options)
-        return OpenVinoDetector(path, compiled, image, _metadata(model))
+        return OpenVinoDetector(path, compiled, image, _metadata(model), _precision(model, compiled))
     except Exception as error:  # noqa: BLE001
         raise unusable(path, image, "OpenVINO", error) from None
 
@@ -58,13 +61,15 @@ def load(path: Path, *, threads: int, cameras: int, input_size: tuple[int, int] 
 class OpenVinoDetector:
     """A compiled model; satisfies `model.Detector`."""
 
-    def __init__(self, path: Path, compiled: Any, image: ImageInput, metadata: Mapping[str, str]) -> None:
+    def __init__(
+        self, path: Path, compiled: Any, image: ImageInput, metadata: Mapping[str, str], precision: str
+    ) -> None:
         self._compiled = compiled
         outputs = black_image(self.request(), [port.any_name for port in compiled.outputs])
         self.model = Model(path, (image.width, image.height), metadata, outputs)
         streams, threads = (compiled.get_property(key) for key in ("NUM_STREAMS", "INFERENCE_NUM_THREADS"))
-        runtime = f"OpenVINO {openvino.__version__.partition('-')[0]} on the CPU in float32"
-        self.notes = (f"{runtime}, streams: {streams}, threads: {threads}", *image.notes)
+        runtime = f"OpenVINO {openvino.__version__.partition('-')[0]} on the CPU"
+        self.notes = (f"{runtime}, {precision}, streams: {streams}, threads: {threads}", *image.notes)
 
     def request(self) -> InferenceRequest:
         """Create an inference request with buffers of its own."""
@@ -96,6 +101,16 @@ class _Request:
     def cancel(self) -> None:
         """End it before its next layer: `collect` raises then."""
         self._request.cancel()
+
+
+def _precision(model: Any, compiled: Any) -> str:
+    """What layers with weights are really computed in, as the compiled graph has it: a plugin may do without INT8."""
+    if all(node.get_type_name() != "FakeQuantize" for node in model.get_ops()):
+        return "in float32"
+    layers = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
+    computed_in = [layer["runtimePrecision"].value for layer in layers if layer["layerType"].value in _WEIGHTED]
+    in_int8 = sum(precision in _INT8 for precision in computed_in)
+    return f"{in_int8} of {len(computed_in)} weighted layers in INT8, the rest in float32"
 
 
 def _read(path: Path) -> Any:

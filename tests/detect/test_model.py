@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -221,7 +222,21 @@ def test_notes_say_what_runs(load: Load, tmp_path: Path) -> None:
 
     (note,) = detector.notes
     assert note.startswith(("OpenVINO", "ONNX Runtime"))
-    assert note.endswith("in float32, streams: 2, threads: 2")
+    assert note.endswith(", streams: 2, threads: 2")
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="on other processors the plugin takes other layers in INT8")
+def test_openvino_says_what_it_computes_in(tmp_path: Path) -> None:
+    stock = config.load("base.yaml").detector.model
+    assert stock is not None
+    float_model = onnx_models.write_convolutions(tmp_path / "detector.onnx")
+    for model, precision in (
+        (float_model, "in float32"),
+        (stock, "31 of 33 weighted layers in INT8, the rest in float32"),
+    ):
+        detector = openvino.load(model, threads=1, cameras=1)
+        assert f" on the CPU, {precision}, streams: 1" in detector.notes[0]
+        detector.close()
 
 
 @pytest.mark.parametrize(("cameras", "threads"), [(1, 1), (1, 2), (2, 2)])
