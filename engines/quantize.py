@@ -7,6 +7,11 @@ why).
 
 from __future__ import annotations
 
+from engines import extras
+
+if __name__ == "__main__":  # before the imports, which are of these
+    extras.require("onnx")
+
 import argparse
 import hashlib
 import importlib.metadata

@@ -7,6 +7,11 @@ is refused: the file and its manifest are removed. Otherwise the figures go into
 
 from __future__ import annotations
 
+from engines import extras
+
+if __name__ == "__main__":  # before the imports, which are of these
+    extras.require("onnx", "pycocotools")
+
 import argparse
 import math
 import sys

@@ -147,7 +147,7 @@ def tracking_figures(ticks: Sequence[tuple[list[str], list[int], Float]]) -> dic
         from trackeval.metrics import CLEAR, HOTA, Identity  # noqa: PLC0415 (a second to import, and optional)
     except ImportError:
         raise BackendError(
-            "MOTA, IDF1 and HOTA need trackeval, which is not installed: pip install trackeval, or the extra 'dev'"
+            "MOTA, IDF1 and HOTA need TrackEval, which is not installed: pip install -e '.[engines]'"
         ) from None
     truth_ids = sorted({name for names, _, _ in ticks for name in names})
     track_ids = sorted({track for _, tracks, _ in ticks for track in tracks})

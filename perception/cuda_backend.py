@@ -52,7 +52,7 @@ class Chosen(NamedTuple):
 def choose_runtime(wanted: str) -> Chosen:
     """Settle on ``detector.runtime`` for the GPU; raises `BackendError` with what is missing for it."""
     if find_spec("pycuda") is None:
-        raise BackendError("PyCUDA is not installed (pip install 'perception[gpu]')")
+        raise BackendError("PyCUDA is not installed (pip install -e '.[gpu]')")
     if wanted == "openvino":
         raise BackendError("detector.runtime: openvino runs on the CPU")
     installed = [flavor for flavor, names in MODULES.items() if any(find_spec(name) is not None for name in names)]

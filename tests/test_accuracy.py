@@ -127,7 +127,7 @@ def test_no_tracks_and_no_truth_have_figures_too() -> None:
 
 def test_without_trackeval_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "trackeval.metrics", None)
-    with pytest.raises(BackendError, match="trackeval, which is not installed: pip install trackeval"):
+    with pytest.raises(BackendError, match=r"TrackEval, which is not installed: pip install -e"):
         tracking((truth_of(A), tracks_of((1, A))))
 
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ABSENT = (
     *("pycuda", "cuda", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "nvidia"),  # the GPU's
     *("gi",),  # the distribution's
@@ -59,6 +61,16 @@ def test_training_without_pytorch_says_so_in_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "PyTorch is not installed" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "missing"), [("engines.quantize", "onnx"), ("engines.validate", "onnx, pycocotools")]
+)
+def test_what_an_extra_lacks_is_said_in_one_line(module: str, missing: str) -> None:
+    done = run("import runpy; runpy.run_module(sys.argv[1], run_name='__main__', alter_sys=True)", module)
+
+    assert done.returncode == 2
+    assert done.stderr == f"error: not installed: {missing}; pip install -e '.[engines]'\n"
 
 
 def test_what_is_blocked_is_blocked() -> None:

@@ -53,7 +53,7 @@ def _train(chosen: TrainConfig, out: Path, cache: Path, threads: int) -> None:
     try:
         import torch  # noqa: F401
     except ImportError:
-        raise BackendError("PyTorch is not installed; install the extra: pip install '.[train]'") from None
+        raise BackendError("PyTorch is not installed; pip install -e '.[train]'") from None
     from engines.train import curves, detect, render
     from engines.train.dataset import Example
     from engines.train.export import export

@@ -58,7 +58,7 @@ def load_driver() -> Driver:
     try:
         pycuda = importlib.import_module("pycuda.driver")
     except ImportError as error:
-        raise BackendError(f"PyCUDA cannot be imported ({error}); pip install 'perception[gpu]'") from None
+        raise BackendError(f"PyCUDA cannot be imported ({error}); pip install -e '.[gpu]'") from None
     try:
         bindings = importlib.import_module("cuda.bindings.driver")
     except ImportError:

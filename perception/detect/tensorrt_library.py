@@ -18,7 +18,7 @@ MODULES: Final[dict[Flavor, tuple[str, ...]]] = {
 }
 INSTALL: Final[dict[Flavor, str]] = {
     "tensorrt": "on a Jetson it comes with JetPack (apt install python3-libnvinfer), elsewhere from NVIDIA",
-    "rtx": "pip install 'perception[rtx]'",
+    "rtx": "pip install -e '.[rtx]'",
 }
 WITHOUT_RTX: Final = ("8.7", "9.0")
 """The compute capabilities that TensorRT for RTX has no code for: Orin, and Hopper."""

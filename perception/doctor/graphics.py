@@ -31,7 +31,7 @@ def pycuda(case: Case) -> Finding:
     """What the channels on the GPU are made with."""
     if is_there("pycuda"):
         return Finding("PyCUDA", "ok", version_of("pycuda"))
-    return Finding("PyCUDA", case.gpu_part, "not installed", _for(case, "pip install 'perception[gpu]' (needs nvcc)"))
+    return Finding("PyCUDA", case.gpu_part, "not installed", _for(case, "pip install -e '.[gpu]' (needs nvcc)"))
 
 
 def cuda_python(case: Case) -> Finding:
