@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -28,13 +27,6 @@ class KnownFrame(NamedTuple):
     frame: Frame
     tags: Tags
     truth: TrueBoxes | None
-
-
-def parse_every(text: str) -> int:
-    """The N of ``--every N``, for argparse."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"expected a whole number over 0, got {text!r}")
-    return int(text)
 
 
 def cameras(drives: Sequence[Path], rig: Path | None) -> dict[str, tuple[int, int]]:

@@ -34,9 +34,10 @@ from rich.table import Table
 from engines import qdq
 from engines.coverage import Coverage, Profile, parse_tags, sorted_tags
 from engines.equalise import equalise
-from engines.frames import cameras, frames, parse_every, to_stderr
+from engines.frames import cameras, frames, to_stderr
 from engines.runner import Runner, Tensors
 from perception import config
+from perception.arguments import count
 from perception.config import Config, Section
 from perception.detect import manifest
 from perception.detect.manifest import Calibration, Count, FileHash, Golden, GoldenOutput, LeftOut, Manifest
@@ -100,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--allow-gap", action="append", default=[], metavar="TAG", help="let a tag of the profile be missing")
     add("--tags", default=None, metavar="KEY=VALUE,...", help="tags for keys that a drive lacks, such as light=day")
-    add("--every", type=parse_every, metavar="N", help="one frame set in so many (default: that of --settings)")
+    add("--every", type=count, metavar="N", help="one frame set in so many (default: that of --settings)")
     add("--rig", type=Path, metavar="FILE", help="calibration of cameras, for drives that hold none")
     add("--config", default="base.yaml", metavar="NAME", help="its detector section tells how the model is used")
     add("--settings", default="engines/quantize.yaml", metavar="NAME", help="see configs/engines/quantize.yaml")

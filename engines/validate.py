@@ -28,10 +28,11 @@ from rich.table import Table
 
 from engines.accuracy import Accuracy, Errors, TrueBoxes, count_errors, evaluate
 from engines.coverage import parse_tags, sorted_tags
-from engines.frames import KnownFrame, cameras, frames, parse_every, to_stderr
+from engines.frames import KnownFrame, cameras, frames, to_stderr
 from engines.quantize import file_hash
 from engines.runner import Runner, Tensors
 from perception import config
+from perception.arguments import count
 from perception.config import Config, Section
 from perception.detect import manifest
 from perception.detect.manifest import Figures
@@ -89,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("model", type=Path, metavar="MODEL.onnx")
     add("int8", type=Path, metavar="MODEL.int8.onnx")
     add("--drives", type=Path, nargs="+", required=True, metavar="DRIVE", help="recordings with ground truth")
-    add("--every", type=parse_every, metavar="N", help="one frame set in so many (default: that of --limits)")
+    add("--every", type=count, metavar="N", help="one frame set in so many (default: that of --limits)")
     add("--rig", type=Path, metavar="FILE", help="calibration of cameras, for drives that hold none")
     add("--tags", default=None, metavar="KEY=VALUE,...", help="tags for keys that a drive lacks, such as light=day")
     add("--config", default="base.yaml", metavar="NAME", help="its detector section tells how the models are used")

@@ -42,6 +42,7 @@ from rich.progress import track
 from rich.table import Table
 
 from perception import backends, bench_cuda, config, contract
+from perception.arguments import count
 from perception.assembly import assemble
 from perception.clock import SteppedClock
 from perception.config import Config
@@ -301,7 +302,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", metavar="ONNX")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="cuda: the GPU path, beside its own floors")
     parser.add_argument("--enforce", action="store_true", help="hold the budgets: fail where they are not kept")
-    parser.add_argument("--ticks", type=int, default=1000, metavar="N")
+    parser.add_argument("--ticks", type=count, default=1000, metavar="N")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was measured there too")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     arguments = parser.parse_args(argv)

@@ -70,6 +70,12 @@ def test_nothing_to_replay_is_said_in_one_line(tmp_path: Path, capsys: pytest.Ca
     assert "--replay" in capsys.readouterr().err
 
 
+def test_no_ticks_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--ticks", "0"])
+    assert "expected a whole number over 0, got '0'" in capsys.readouterr().err
+
+
 def test_frames_are_due_only_when_the_pipeline_asks_for_them() -> None:
     clock = BackToBackClock()
     arrived = threading.Event()

@@ -15,6 +15,7 @@ from typing import Final
 
 from engines.train.config import TrainConfig
 from perception import config
+from perception.arguments import count
 from perception.errors import BackendError, PerceptionError
 
 _CACHE: Final = Path(".cache/train")
@@ -35,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="a file, or a name in configs/ (default: %(default)s)",
     )
     add("--cache", type=Path, default=_CACHE, metavar="DIR", help="drawn images and checkpoints (default: %(default)s)")
-    add("--threads", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="default: every core allowed")
+    cores = len(os.sched_getaffinity(0))
+    add("--threads", type=count, default=cores, metavar="N", help="default: every core allowed")
     arguments = parser.parse_args(argv)
     try:
         chosen = config.load_file(config.find(arguments.config), TrainConfig)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 from foxglove_schemas_protobuf.ImageAnnotations_pb2 import ImageAnnotations
 
 from engines.annotations import Annotations
-from engines.frames import cameras, frames, parse_every
+from engines.frames import cameras, frames
 from perception.errors import DriveError
 from perception.geometry import IDENTITY
 from perception.ingest.open_drive import open_drive
@@ -185,10 +184,3 @@ def test_cameras_of_one_name_and_two_sizes_are_refused(tmp_path: Path) -> None:
     ]
     with pytest.raises(DriveError, match="300x192 pixels"):
         cameras(drives, None)
-
-
-def test_every_is_a_whole_number_over_zero() -> None:
-    assert parse_every("3") == 3
-    for text in ("0", "-1", "1.5", "all"):
-        with pytest.raises(argparse.ArgumentTypeError, match="expected a whole number over 0"):
-            parse_every(text)
