@@ -68,8 +68,8 @@ def _train(chosen: TrainConfig, out: Path, cache: Path, threads: int) -> None:
     examples = render.examples(shoot("train", chosen.shoots), cache, threads, "train")
     held_back = render.examples(shoot("validate", chosen.validate_shoots), cache, threads, "validate")
 
-    def validate(network: StockDetector, size: tuple[int, int]) -> Mapping[str, float]:
-        measured = detect.accuracy(network, held_back, size)
+    def validate(network: StockDetector) -> Mapping[str, float]:
+        measured = detect.accuracy(network, held_back, chosen.input_size)
         return {"mAP50": measured.map50, "mAP50-95": measured.map50_95}
 
     network, history = train(examples, validate, chosen, cache / "checkpoint.pt", threads)

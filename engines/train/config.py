@@ -13,20 +13,19 @@ Count = Annotated[int, Field(gt=0)]
 
 
 class Phase(Section):
-    """A stretch of training at one input size; over it the learning rate rises and falls once."""
+    """A stretch of training over which the learning rate rises and falls once."""
 
-    input_size: tuple[Side, Side] = Field(description="width and height in pixels")
     epochs: Count
-    learning_rate: Positive
-    blank: Fraction = Field(0.0, description="of the images: uniform, as from a camera that is covered or dead")
+    learning_rate: Positive = Field(description="the highest")
+    angle: Positive = Field(0.5, description="what the loss of headings weighs, which others have of their own")
 
 
 class TrainConfig(Section):
     """How the stock detector is trained."""
 
-    phases: Annotated[tuple[Phase, ...], Field(min_length=1)] = Field(
-        description="one after the other; the model is for the input size of the last"
-    )
+    phases: Annotated[tuple[Phase, ...], Field(min_length=1)] = Field(description="one after the other")
+    input_size: tuple[Side, Side] = Field((480, 288), description="width and height in pixels, in training and after")
+    blank: Fraction = Field(0.02, description="of the images: uniform, as from a camera that is covered or dead")
     shoots: Count = Field(190, description="towns that are learned from; the scenarios take turns")
     ticks: Count = Field(20, description="moments per town, each seen by all cameras")
     validate_shoots: Count = Field(9, description="towns looked at after each epoch")
@@ -37,11 +36,6 @@ class TrainConfig(Section):
     gradient_norm: Positive = Field(10.0, description="longer gradients are shortened to this")
     average_decay: Fraction = Field(0.999, description="of the moving average of the weights, which is what is kept")
     seed: int = 0
-
-    @property
-    def input_size(self) -> tuple[int, int]:
-        """Of the model that comes out."""
-        return self.phases[-1].input_size
 
     @property
     def epochs(self) -> int:

@@ -33,7 +33,7 @@ class Epoch:
 
 def train(
     examples: Sequence[Example],
-    validate: Callable[[StockDetector, tuple[int, int]], Mapping[str, float]],
+    validate: Callable[[StockDetector], Mapping[str, float]],
     config: TrainConfig,
     checkpoint: Path,
     threads: int,
@@ -41,8 +41,8 @@ def train(
     """Train from scratch, or go on from `checkpoint` if it is there: the network of averaged weights, and the history.
 
     The batch statistics of that network are measured on whole images at the end. `validate` is given the network of
-    averaged weights after each epoch, with the input size it learns at just then. Raises `ConfigError` for a checkpoint
-    of another configuration or another number of examples.
+    averaged weights after each epoch. Raises `ConfigError` for a checkpoint of another configuration or another number
+    of examples.
     """
     torch.set_num_threads(threads)
     torch.manual_seed(config.seed)
@@ -56,13 +56,13 @@ def train(
             task = progress.add_task(f"epoch {epoch + 1}/{config.epochs}", total=run.steps_per_epoch, status="")
             losses: dict[str, float] = {}
             batches = dataset.batches(
-                examples, phase.input_size, config.batch, seed=config.seed, epoch=epoch, blank=phase.blank
+                examples, config.input_size, config.batch, seed=config.seed, epoch=epoch, blank=config.blank
             )
             for step, batch in enumerate(batches, start=(epoch - first) * run.steps_per_epoch):
                 terms = run.step(batch, phase, step)
                 losses = {name: losses.get(name, 0.0) + term / run.steps_per_epoch for name, term in terms.items()}
                 progress.update(task, advance=1, status=_listed(terms))
-            measured = validate(run.average, phase.input_size)
+            measured = validate(run.average)
             run.history.append(Epoch(losses, measured))
             progress.remove_task(task)
             progress.console.print(f"epoch {epoch + 1}/{config.epochs}  {_listed(losses)}; {_listed(measured)}")
@@ -99,7 +99,7 @@ class _Run:
         self.history: list[Epoch] = []
         self._network = StockDetector().to(memory_format=torch.channels_last).train()
         self.average = copy.deepcopy(self._network).eval()
-        self._optimiser = torch.optim.AdamW(_groups(self._network, config.weight_decay), lr=0.0)
+        self._optimiser = torch.optim.AdamW(_groups(self._network, config.weight_decay), lr=0.0, fused=True)
 
     def step(self, batch: Batch, phase: Phase, step: int) -> dict[str, float]:
         """One update, of so many in this phase; the terms of its loss."""
@@ -109,7 +109,7 @@ class _Run:
             scores, regression = self._network(batch.images.float().to(memory_format=torch.channels_last))
         terms = loss(scores, regression, batch)
         self._optimiser.zero_grad()
-        total(terms).backward()
+        total(terms, phase.angle).backward()
         torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._config.gradient_norm)
         self._optimiser.step()
         self._follow(min(self._config.average_decay, (1 + step) / (10 + step)))

@@ -15,7 +15,7 @@ from engines.train.targets import Targets
 from perception.detect import stock
 from perception.detect.stock import ANGLE, CENTRE, DEPTH, EDGES, REGRESSION, SCORES, SIZE, SPREAD
 
-WEIGHTS: Final = {"scores": 1.0, "box": 4.0, "centre": 1.0, "depth": 0.5, "size": 1.0, "angle": 0.5}
+_WEIGHTS: Final = {"scores": 1.0, "box": 4.0, "centre": 1.0, "depth": 0.5, "size": 1.0}
 _SPREAD_LIMITS: Final = (-4.0, 2.0)
 
 
@@ -77,9 +77,10 @@ def loss(scores: Tensor, regression: Tensor, batch: Batch) -> dict[str, Tensor]:
     }
 
 
-def total(terms: dict[str, Tensor]) -> Tensor:
-    """The weighted sum of the terms."""
-    return torch.stack([WEIGHTS[name] * term for name, term in terms.items()]).sum()
+def total(terms: dict[str, Tensor], angle: float) -> Tensor:
+    """The weighted sum of the terms, `angle` being the weight of that one."""
+    weights = {**_WEIGHTS, "angle": angle}
+    return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
 
 
 def _answers(logits: Tensor, regression: Tensor, batch: Batch) -> _Answers:
