@@ -133,7 +133,7 @@ class EnforcementConfig(Section):
     enabled: bool = True
     reserve_ms: Positive | None = Field(
         None,
-        description="kept for fusion and output; null: a quarter more than their budgets, or than they lately took",
+        description="kept for fusion and output; null: a quarter more than their budgets, or than they lately took; more at first",
     )
     ladder: tuple[RungConfig, ...] = Field((), max_length=16, description="what is given up, step by step")
     window: Annotated[int, Field(ge=1, le=1000)] = Field(20, description="ticks in which overruns are counted")

@@ -28,6 +28,8 @@ RUNGS = (
     Rung("F only", {"F": 1}, alarm=True),
 )
 LEFT_NS = 16_250_000  # of the deadline, by the budgets of fusion and output and a quarter more
+LEFT_AT_FIRST_NS = 14_375_000  # half as much again is kept until enough ticks have told what they take
+KNOWN = 40
 SETTINGS = Settings(reserve_ns=None, window=20, down_after=3, up_after_ns=SECOND)
 IMAGE = np.zeros((1, 1, 3), np.uint8)
 
@@ -105,17 +107,26 @@ def test_what_fits_is_left_alone() -> None:
 
 
 def test_the_cut_off_leaves_the_reserve_for_fusion_and_output() -> None:
-    plan = make_governor().plan(frame_set(0, SECOND), SECOND)
+    machine = Machine()
+    machine.run(KNOWN, light)
+    plan = machine.governor.plan(frame_set(KNOWN, SECOND), SECOND)
     assert plan == Plan(0, dropped=False, cameras=CAMERAS, until_ns=SECOND + LEFT_NS)
+
+
+def test_more_is_left_until_it_is_known_what_they_take() -> None:
+    machine = Machine()
+    machine.run(KNOWN + 1, light)
+    left_ns = [plan.until_ns - (tick + 1) * PERIOD_NS for tick, plan in enumerate(machine.plans) if plan.until_ns]
+    assert left_ns == [LEFT_AT_FIRST_NS] * KNOWN + [LEFT_NS]
 
 
 def test_decoding_is_waited_for_as_long_as_a_usual_channel_still_fits_in() -> None:
     machine = Machine()
     assert machine.governor.ingest_until_ns(SECOND) == SECOND + 6 * MS  # nothing is known but the budgets
-    machine.run(20, lambda tick, _: (2 + tick % 2) * MS)  # 3 ms half of the time, and once 9
+    machine.run(KNOWN, lambda tick, _: (2 + tick % 2) * MS)  # 3 ms half of the time, and once 9
     machine.run(1, lambda _, camera: 9 * MS if camera == "F" else 2 * MS)
     assert machine.governor.ingest_until_ns(SECOND) == SECOND + LEFT_NS - 2 * MS
-    machine.run(30, lambda _, __: 3 * MS)
+    machine.run(50, lambda _, __: 3 * MS)
     assert machine.governor.ingest_until_ns(SECOND) == SECOND + LEFT_NS - 3 * MS
 
 
@@ -131,7 +142,7 @@ def test_the_reserve_grows_with_what_fusion_and_output_take_and_never_below_thei
 
 def test_one_hiccup_of_fusion_is_not_the_rule_and_no_reserve_takes_all() -> None:
     machine = Machine()
-    machine.run(10, light)
+    machine.run(KNOWN, light)
     machine.fusion_ns = 16 * MS
     machine.run(1, light)
     machine.fusion_ns = 2 * MS
@@ -144,7 +155,7 @@ def test_one_hiccup_of_fusion_is_not_the_rule_and_no_reserve_takes_all() -> None
 
 def test_a_machine_that_stood_still_does_not_take_time_from_the_channels_unless_it_does_so_all_the_time() -> None:
     machine = Machine()
-    machine.run(10, light)
+    machine.run(KNOWN, light)
     for stalls, left_ns in ((5, LEFT_NS), (3, 10 * MS)):
         machine.fusion_ns = 50 * MS
         machine.run(stalls, light)
@@ -224,8 +235,9 @@ def test_the_last_one_of_all_is_slow_by_itself_too_and_goes_first_to_show_it() -
 
 def test_who_was_cut_off_for_lack_of_time_goes_first_next_time() -> None:
     machine = Machine(make_governor(RUNGS[:1]))
+    machine.run(KNOWN, light)
     machine.run(8, lambda _, __: 4 * MS)
-    late = [decision.late for decision in machine.decisions]
+    late = [decision.late for decision in machine.decisions[KNOWN:]]
     assert late[0] == ("B",)
     assert len(set(late)) > 2
 
