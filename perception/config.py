@@ -133,7 +133,8 @@ class EnforcementConfig(Section):
     enabled: bool = True
     reserve_ms: Positive | None = Field(
         None,
-        description="kept for fusion and output; null: a quarter more than their budgets, or than they lately took; more at first",
+        description="kept for fusion and output; null: a quarter more than their budgets, or than they lately took, "
+        "and half as much again in the first 40 ticks",
     )
     ladder: tuple[RungConfig, ...] = Field((), max_length=16, description="what is given up, step by step")
     window: Annotated[int, Field(ge=1, le=1000)] = Field(20, description="ticks in which overruns are counted")

@@ -186,12 +186,13 @@ class Governor:
 
     *Admission.* A frame set is dropped when not even the quickest channel of late could finish before only the reserve
     for fusion and output is left. *Cut-off.* So much is kept: their budgets, or what they took lately, whichever is
-    more, and a quarter on top; more still in the first ticks. *Degradation.* An overrun is a tick that was dropped, published late, or had cameras cut
-    off for lack of time as a whole: a camera that was cut off while one that went after it was in time has been slow by
-    itself, which is no reason to look at less of the others. The camera cut off last goes first in the next ticks, and
-    nobody starts before it until it has been in time again, so that nobody starves and who is at fault shows.
-    `down_after` overruns within `window` ticks are a step down, `up_after_ns` without any a step up; where that soon
-    leads to a step down again, the next try waits twice as long, unless ticks have become much cheaper since.
+    more, and a quarter on top; half as much again until enough ticks have told. *Degradation.* An overrun is a tick
+    that was dropped, published late, or had cameras cut off for lack of time as a whole: a camera that was cut off
+    while one that went after it was in time has been slow by itself, which is no reason to look at less of the others.
+    The camera cut off last goes first in the next ticks, and nobody starts before it until it has been in time again,
+    so that nobody starves and who is at fault shows. `down_after` overruns within `window` ticks are a step down,
+    `up_after_ns` without any a step up; where that soon leads to a step down again, the next try waits twice as long,
+    unless ticks have become much cheaper since.
     """
 
     def __init__(self, rungs: Sequence[Rung], budget: Budget, settings: Settings) -> None:
