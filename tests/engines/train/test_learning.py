@@ -109,6 +109,14 @@ def test_an_image_without_objects_teaches_silence() -> None:
     total(terms, angle=0.5).backward()
 
 
+def test_headings_weigh_what_a_phase_says() -> None:
+    batch = _batch(make_labels([(20, 10, 60, 40)], [0]))
+    scores, regression = _by_heart(batch)
+    terms = loss(scores, regression + 0.3, batch)
+    assert terms["angle"] > 0
+    assert float(total(terms, angle=1.5) - total(terms, angle=0.5)) == pytest.approx(float(terms["angle"]), rel=1e-4)
+
+
 def test_a_few_steps_lessen_the_loss() -> None:
     torch.manual_seed(0)
     network = StockDetector().train()
