@@ -26,7 +26,8 @@ _BEFORE_KNOWN: Final = 1.5
 """Times the least reserve, until `_KNOWN` ticks have told what they take.
 
 The first are on the top of the ladder, where most is cut off and fusion takes longest. Of sixteen runs of the sample
-drive on two cores seven had a late tick among the first 40, most by fractions of a millisecond; of twenty with this, none.
+drive on two cores seven had a late tick among the first 40, most by fractions of a millisecond; of twenty with this,
+none.
 """
 _KNOWN: Final = 40
 _LARGEST_RESERVE: Final = 0.5  # of the deadline: beyond that nothing would be seen any more
