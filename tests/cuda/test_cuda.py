@@ -77,7 +77,7 @@ def test_a_failing_call_is_named(gpu: Gpu, double: Double, call: str) -> None:
 
 def test_without_pycuda_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pycuda.driver", None)
-    with pytest.raises(BackendError, match=r"PyCUDA cannot be imported .*pip install 'perception\[gpu\]'"):
+    with pytest.raises(BackendError, match=r"PyCUDA cannot be imported .*pip install -e '\.\[gpu\]'"):
         load_driver()
 
 
